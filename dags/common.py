@@ -1,0 +1,111 @@
+"""What the DAG files share. Parsed often, so mllib's heavy parts are imported inside tasks only."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import Param
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+
+from mllib.errors import BadInput, DatabaseUnavailable, MillraceError, NoChampion, NothingToTrainOn
+from mllib.types import Window
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+HOUR = timedelta(hours=1)
+
+DEFAULTS: dict[str, Any] = {
+    # Backfills may reach back to any hour that has logs.
+    "start_date": datetime(2000, 1, 1, tzinfo=UTC),
+    "catchup": False,
+    "default_args": {"owner": "millrace", "retries": 2, "retry_delay": timedelta(seconds=30)},
+}
+
+
+def moment_param(description: str) -> Param:
+    """A time that may be left out."""
+    return Param(None, type=["null", "string"], format="date-time", description=description)
+
+
+def engine() -> Engine:
+    """The engine of the Airflow connection ``millrace``."""
+    from airflow.sdk import Connection
+
+    from mllib.store.database import engine_for
+
+    # mllib reports its progress through logging; in a task that belongs into the task's log.
+    logging.getLogger("mllib").setLevel(logging.INFO)
+    return engine_for(Connection.get("millrace").get_uri())
+
+
+@contextmanager
+def final_states() -> Iterator[None]:
+    """Turns the project's errors into task states.
+
+    Nothing to do yet is a skip that says so, and green. What a person must act on fails at once, without retries. A
+    database that cannot be reached, and whatever nobody thought of, is retried.
+    """
+    try:
+        yield
+    except (NoChampion, NothingToTrainOn) as reason:
+        raise AirflowSkipException(str(reason)) from None
+    except DatabaseUnavailable:
+        raise
+    except MillraceError as error:
+        raise AirflowFailException(str(error)) from None
+
+
+def scoring_window(run_type: str, partition_key: str | None, params: Mapping[str, Any]) -> Window | None:
+    """Which rows a scoring run is for: a window of event time, or None for the newly ingested rows.
+
+    Scheduled runs take what is new, whatever their hour is called: after a downtime Airflow leaves hours out, and their
+    rows must not be. A backfill takes the hour of its partition. A run by hand takes what it is given: ``from`` and
+    ``to``, or a partition key, or nothing, which means what is new.
+
+    Raises BadInput when these contradict each other or are incomplete.
+    """
+    start, end = (_moment(params.get(name)) for name in ("from", "to"))
+    if run_type == "backfill":
+        if partition_key is None:
+            raise BadInput("This backfill run has no partition key, so it is not known which hour it is for.")
+        return _hour(partition_key)
+    if run_type != "manual":
+        return None
+    if (start is None) != (end is None):
+        raise BadInput("A window needs both ends: give `from` and `to`, or neither.")
+    if start is not None and end is not None:
+        if partition_key is not None:
+            raise BadInput("Give either a partition key or `from` and `to`, not both.")
+        if start >= end:
+            raise BadInput(f"The window is empty: `from` ({start}) must be before `to` ({end}).")
+        return Window(start, end)
+    return None if partition_key is None else _hour(partition_key)
+
+
+def as_of(context: Mapping[str, Any]) -> datetime:
+    """Up to when a training run may look: the parameter, else the end of the run's interval, else when it was due."""
+    run = context["dag_run"]
+    moment: datetime = _moment(context["params"].get("as_of")) or run.data_interval_end or run.run_after
+    return moment
+
+
+def _hour(partition_key: str) -> Window:
+    start = _moment(partition_key)
+    if start is None or start != start.replace(minute=0, second=0, microsecond=0):
+        raise BadInput(f"The partition key {partition_key!r} is no hour; write it like 2026-01-31T14:00:00 (UTC).")
+    return Window(start, start + HOUR)
+
+
+def _moment(text: str | None) -> datetime | None:
+    if not text:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise BadInput(f"{text!r} is no time; write it like 2026-01-31T14:00:00 (UTC).") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

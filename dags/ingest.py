@@ -1,0 +1,75 @@
+"""The DAG that loads log files out of the landing folder."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from airflow.sdk import CronTriggerTimetable, Param, dag, get_current_context, task
+
+from common import DEFAULTS, engine, final_states
+from mllib import settings
+
+log = logging.getLogger(__name__)
+
+DOC = """
+### Loads log files from the landing folder
+
+Four times an hour, every file of the landing folder that is new or has changed is loaded, one transaction a file: it is
+in as a whole, or not at all. Files stay where they are; one whose content was loaded before is skipped by its digest.
+
+- A line that cannot be read goes to `millrace.ingest_rejects` with its bytes and the reason; the good lines are in.
+- A file that cannot be taken as a whole makes its task **red**, once; the log says what to do.
+- Names that start with a dot or end in `.part`, `.tmp` or `.swp` are left alone, and so are links.
+
+Any program may also insert into `millrace.logs` by plain SQL; only `ts` and `message` are required.
+"""
+
+
+@dag(
+    dag_id="ingest",
+    schedule=CronTriggerTimetable("5,20,35,50 * * * *", timezone="UTC"),
+    description="Loads new log files from the landing folder",
+    doc_md=DOC,
+    tags=["millrace", "ingest"],
+    params={
+        "files": Param("*", type="string", minLength=1, description="File name, or pattern such as *.log.gz."),
+        "format": Param("auto", type="string", description="Log format, or auto."),
+        "source": Param(None, type=["null", "string"], description="Name of the source. Empty: the file's name."),
+        "labels": Param(True, type="boolean", description="Also read the labels inside the format."),
+    },
+    max_active_runs=1,
+    **DEFAULTS,
+)
+def ingest() -> None:
+    @task(doc_md="Lists the files that are new or have changed.")
+    def find_files() -> list[str]:
+        from mllib.jobs.intake import pending
+
+        folder = settings.landing()
+        with final_states():
+            files = pending(engine(), folder, get_current_context()["params"]["files"])
+        log.info("%s files to load in %s.", len(files), folder)
+        return [path.name for path in files]
+
+    @task(map_index_template="{{ file_name }}", doc_md="Loads one file in one transaction.")
+    def load_file(name: str) -> dict[str, Any]:
+        from mllib.jobs.intake import ingest_file
+
+        context = get_current_context()
+        context["file_name"] = name
+        params = context["params"]
+        with final_states():
+            loaded = ingest_file(
+                engine(),
+                settings.landing() / name,
+                format_name=params["format"],
+                source=params["source"],
+                with_labels=params["labels"],
+            )
+        return {"rows": loaded.rows, "rejected": loaded.rejected, "labels": loaded.labels}
+
+    load_file.expand(name=find_files())
+
+
+ingest()

@@ -1,0 +1,141 @@
+"""A fitted isolation forest as flat arrays, and scoring with them.
+
+The arrays are what an artifact holds: no pickled estimator, nothing that could run code. For scoring, scikit-learn's
+compiled tree walk is fed with trees rebuilt from the arrays, which are checked first: the walk itself trusts them,
+and an index out of range would read memory that is not the tree's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mllib.errors import BadArtifact
+
+_BLOCK = 4096  # rows walked at a time: they stay in the processor's cache over all trees
+_LEAF = -1
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "offsets": np.dtype(np.int64),
+    "left": np.dtype(np.int32),
+    "right": np.dtype(np.int32),
+    "feature": np.dtype(np.int32),
+    "split": np.dtype(np.float64),
+    "length": np.dtype(np.float64),
+    "normaliser": np.dtype(np.float64),
+}
+
+
+class IsolationTrees:
+    """The trees of an isolation forest, ready to score.
+
+    ``arrays`` holds, for the nodes of all trees one after the other (tree i has those from ``offsets[i]`` to
+    ``offsets[i + 1]``): the positions within the tree of both children (-1 for a leaf), the feature and the value it
+    is split at (at most that value goes left), and the path length that ending there stands for. ``normaliser`` is
+    the number of trees times the average path length of the subsample that each was grown on.
+
+    Raises BadArtifact when the arrays do not form such trees over ``n_features`` features.
+    """
+
+    def __init__(self, arrays: Mapping[str, NDArray[Any]], *, n_features: int) -> None:
+        self.arrays = {name: np.ascontiguousarray(arrays[name]) for name in _checked(arrays, n_features)}
+        self._normaliser = float(self.arrays["normaliser"][0])
+        self._trees = [_tree(nodes, n_features) for nodes in _per_tree(self.arrays)]
+        self._lengths = [nodes["length"] for nodes in _per_tree(self.arrays)]
+
+    def scores(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Shape (n,): ``2^(-E[h(x)] / c)`` of each row of ``features``, 0 to 1, higher is more anomalous.
+
+        The path lengths of a row are summed tree by tree, so its score does not depend on the rows around it.
+        """
+        depth = np.zeros(len(features))
+        for begin in range(0, len(features), _BLOCK):
+            block, total = features[begin : begin + _BLOCK], depth[begin : begin + _BLOCK]
+            for tree, lengths in zip(self._trees, self._lengths, strict=True):
+                total += lengths.take(tree.apply(block))
+        return np.exp2(-depth / self._normaliser)
+
+
+def fit_trees(features: NDArray[np.float32], *, n_estimators: int, seed: int) -> IsolationTrees:
+    """Grow an isolation forest with scikit-learn's defaults on ``features``, shape (n, n_features), without NaN."""
+    from sklearn.ensemble import IsolationForest
+
+    forest = IsolationForest(n_estimators=n_estimators, max_samples="auto", random_state=seed).fit(features)
+    subsample = float(forest._max_samples)
+    parts: dict[str, list[NDArray[Any]]] = {name: [] for name in ("left", "right", "feature", "split", "length")}
+    for estimator in forest.estimators_:
+        tree = estimator.tree_
+        parts["left"].append(tree.children_left)
+        parts["right"].append(tree.children_right)
+        parts["feature"].append(np.where(tree.children_left == _LEAF, 0, tree.feature))
+        parts["split"].append(np.where(tree.children_left == _LEAF, 0.0, tree.threshold))
+        parts["length"].append(tree.compute_node_depths() - 1.0 + average_path_length(tree.n_node_samples))
+    arrays = {name: np.concatenate(values).astype(_DTYPES[name]) for name, values in parts.items()}
+    sizes = [len(values) for values in parts["left"]]
+    arrays["offsets"] = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    arrays["normaliser"] = len(sizes) * average_path_length(np.array([subsample]))
+    return IsolationTrees(arrays, n_features=features.shape[1])
+
+
+def average_path_length(rows: NDArray[Any]) -> NDArray[np.float64]:
+    """c(n), the average length of an unsuccessful search in a binary tree of n rows: what a leaf of n stands for."""
+    n = np.asarray(rows, dtype=np.float64)
+    many = np.maximum(n, 3.0)
+    grown = 2.0 * (np.log(many - 1.0) + np.euler_gamma) - 2.0 * (many - 1.0) / many
+    return np.where(n <= 1, 0.0, np.where(n <= 2, 1.0, grown))
+
+
+def _checked(arrays: Mapping[str, NDArray[Any]], n_features: int) -> list[str]:
+    def refuse(what: str) -> BadArtifact:
+        return BadArtifact(
+            f"The stored isolation forest cannot be used: {what}. Roll back to another version, or train again."
+        )
+
+    for name, dtype in _DTYPES.items():
+        if name not in arrays or arrays[name].dtype != dtype or arrays[name].ndim != 1:
+            raise refuse(f"its array {name!r} is missing or is not a vector of {dtype}")
+    offsets, left, right = arrays["offsets"], arrays["left"], arrays["right"]
+    nodes = len(left)
+    if any(len(arrays[name]) != nodes for name in ("right", "feature", "split", "length")):
+        raise refuse("its arrays differ in length")
+    if len(offsets) < 2 or offsets[0] != 0 or offsets[-1] != nodes or (np.diff(offsets) < 1).any():
+        raise refuse("its trees do not cover its nodes")
+    size = np.repeat(np.diff(offsets), np.diff(offsets))
+    own = np.arange(nodes) - np.repeat(offsets[:-1], np.diff(offsets))
+    leaf = left == _LEAF
+    # Children come after their parent: that rules out loops, which would never end.
+    if ((right == _LEAF) != leaf).any() or any(
+        ((child <= own) | (child >= size))[~leaf].any() for child in (left, right)
+    ):
+        raise refuse("a node's children are out of range")
+    if ((arrays["feature"] < 0) | (arrays["feature"] >= n_features)).any():
+        raise refuse("a node asks for a feature that does not exist")
+    if not (np.isfinite(arrays["split"]).all() and np.isfinite(arrays["length"]).all()):
+        raise refuse("a split or a path length is not a number")
+    if len(arrays["normaliser"]) != 1 or not (np.isfinite(arrays["normaliser"][0]) and arrays["normaliser"][0] > 0):
+        raise refuse("its normaliser is not a positive number")
+    if (arrays["length"] < 0).any():
+        raise refuse("a path length is negative")
+    return list(_DTYPES)
+
+
+def _per_tree(arrays: Mapping[str, NDArray[Any]]) -> list[dict[str, NDArray[Any]]]:
+    offsets = arrays["offsets"]
+    names = ("left", "right", "feature", "split", "length")
+    return [{name: arrays[name][begin:end] for name in names} for begin, end in pairwise(offsets.tolist())]
+
+
+def _tree(nodes: Mapping[str, NDArray[Any]], n_features: int) -> Any:
+    """scikit-learn's compiled tree over these nodes; what only fitting needs stays 0."""
+    from sklearn.tree._tree import NODE_DTYPE, Tree
+
+    count = len(nodes["left"])
+    table = np.zeros(count, dtype=NODE_DTYPE)
+    table["left_child"], table["right_child"] = nodes["left"], nodes["right"]
+    table["feature"], table["threshold"] = nodes["feature"], nodes["split"]
+    tree = Tree(n_features, np.ones(1, dtype=np.intp), 1)
+    tree.__setstate__({"max_depth": 0, "node_count": count, "nodes": table, "values": np.zeros((count, 1, 1))})
+    return tree

@@ -1,0 +1,129 @@
+"""The 78 features of a log line: those that any model would compute alike, and their assembly for one model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from mllib.features.encoders import LEVELS, canonical_level_codes, category_codes, cyclic_time, factorize, one_hot
+from mllib.features.text import WIDTH, TemplateVectorizer, distinct_templates
+from mllib.features.windows import epoch_us, response_times, windows
+
+SERVICES = 10
+
+_BEFORE = ("response_time", "status_code", "hour_sin", "hour_cos", "day_sin", "day_cos")
+_WINDOWS = (
+    "time_since_last_log",
+    "logs_in_last_5min",
+    "response_time_mean_5min",
+    "response_time_std_5min",
+    "response_time_median_5min",
+    "error_rate_5min",
+    "log_volume_5min",
+)
+_SPLIT = 2  # the first two windows stand among the numeric features, the others after the services
+_NUMERIC = len(_BEFORE) + _SPLIT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What is measured on rows without any model: numbers where there are numbers, NaN where they are missing."""
+
+    numbers: NDArray[np.float32]  # shape (n, 13): _BEFORE, then _WINDOWS; NaN only in the first two
+    level: NDArray[np.int8]  # codes of LEVELS, -1 for none
+    service: pl.Series
+    template_of: NDArray[np.int64]  # row i has the template templates[template_of[i]]
+    templates: pl.Series  # distinct, secrets masked
+
+
+def measure(frame: pl.DataFrame, rows: NDArray[np.int64]) -> Measured:
+    """Measure the rows at positions ``rows`` (ascending) of a log frame; the others are their context."""
+    window = windows(frame, rows)
+    chosen = frame[rows]
+    template_of, templates = distinct_templates(chosen["message"])
+    response_us, present = response_times(chosen)
+    status = chosen["status_code"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+    numbers = np.empty((len(rows), len(_BEFORE) + len(_WINDOWS)), dtype=np.float32)
+    numbers[:, 0] = np.where(present, response_us / 1e3, np.nan)
+    numbers[:, 1] = status
+    numbers[:, 2:6] = cyclic_time(epoch_us(chosen))
+    for column, name in enumerate(_WINDOWS, start=len(_BEFORE)):
+        numbers[:, column] = getattr(window, name)
+    return Measured(
+        numbers=numbers,
+        level=canonical_level_codes(chosen["level"]),
+        service=chosen["service"],
+        template_of=template_of,
+        templates=templates,
+    )
+
+
+def subset(measured: Measured, kept: NDArray[np.bool_]) -> Measured:
+    """The rows of ``measured`` for which ``kept`` is True, and the templates that they use."""
+    used, template_of = np.unique(measured.template_of[kept], return_inverse=True)
+    return Measured(
+        numbers=measured.numbers[kept],
+        level=measured.level[kept],
+        service=measured.service.filter(pl.Series(kept)),
+        template_of=template_of,
+        templates=measured.templates.gather(used),
+    )
+
+
+def stack(parts: Sequence[Measured]) -> Measured:
+    """One after the other."""
+    merged_of, templates = factorize(pl.concat([part.templates for part in parts]))
+    begins = np.cumsum([0, *(len(part.templates) for part in parts)])
+    return Measured(
+        numbers=np.concatenate([part.numbers for part in parts]),
+        level=np.concatenate([part.level for part in parts]),
+        service=pl.concat([part.service for part in parts]),
+        template_of=np.concatenate(
+            [merged_of[begin + part.template_of] for begin, part in zip(begins, parts, strict=False)]
+        ),
+        templates=templates,
+    )
+
+
+def feature_names(services: Sequence[str], vocabulary: Sequence[str]) -> tuple[str, ...]:
+    """The 78 names. Columns without a service or a term are numbered; they are 0 in every row."""
+    return (
+        *_BEFORE,
+        *_WINDOWS[:_SPLIT],
+        *(f"level={level}" for level in LEVELS),
+        *(f"service={name}" for name in services),
+        *(f"service#{place}" for place in range(len(services), SERVICES)),
+        *_WINDOWS[_SPLIT:],
+        *(f"text={term}" for term in vocabulary),
+        *(f"text#{place}" for place in range(len(vocabulary), WIDTH)),
+    )
+
+
+def assemble(
+    measured: Measured,
+    *,
+    fills: Sequence[float],
+    services: Sequence[str],
+    vectorizer: TemplateVectorizer,
+) -> NDArray[np.float32]:
+    """Shape (n, 78), in the order of ``feature_names``.
+
+    ``fills`` stand in for a missing response time and status code.
+    """
+    numbers = measured.numbers
+    at_level, at_service = _NUMERIC, _NUMERIC + len(LEVELS)
+    at_window = at_service + SERVICES
+    at_text = at_window + len(_WINDOWS) - _SPLIT
+    out = np.empty((len(numbers), at_text + WIDTH), dtype=np.float32)
+    for column, fill in enumerate(fills):
+        out[:, column] = np.where(np.isnan(numbers[:, column]), np.float32(fill), numbers[:, column])
+    out[:, len(fills) : _NUMERIC] = numbers[:, len(fills) : _NUMERIC]
+    out[:, at_level:at_service] = one_hot(measured.level, len(LEVELS))
+    out[:, at_service:at_window] = one_hot(category_codes(measured.service, services), SERVICES)
+    out[:, at_window:at_text] = numbers[:, _NUMERIC:]
+    out[:, at_text:] = vectorizer.transform(measured.templates)[measured.template_of]
+    return out

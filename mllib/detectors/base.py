@@ -1,0 +1,125 @@
+"""What a detector is: something that fits a model on a stream of frames, and can bring a stored one back.
+
+A log frame has the columns ``log_id`` (Int64), ``ts`` (Datetime in microseconds, UTC), ``level``, ``service``,
+``message`` (String), ``response_time_ms`` (Float64), ``status_code`` (Int32) and ``claimed`` (Boolean), sorted by
+(ts, log_id). Rows that are not claimed are context: they feed the windows of others and are never scored.
+
+What a row scores depends on the row, the model and the rows within the detector's context before it, never on how
+the stream was cut into frames.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from mllib.detectors._calibration import severities
+
+FORMAT = 1
+"""The form of a ModelState's header and arrays. A change that old code could not read takes the next number."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ModelState:
+    """A fitted model as data: all that is needed to score with it again, and nothing that could run."""
+
+    header: Mapping[str, Any]
+    """JSON-able; holds at least ``detector`` (its name) and ``format`` (see FORMAT)."""
+
+    arrays: Mapping[str, NDArray[Any]]
+    """Numeric arrays by name."""
+
+
+class Model(ABC):
+    """A fitted model with a threshold. There is no unfitted one: ``Detector.fit`` and ``Detector.load`` make models."""
+
+    @property
+    @abstractmethod
+    def feature_names(self) -> tuple[str, ...]:
+        """The columns of ``features``, in order."""
+
+    @property
+    @abstractmethod
+    def algorithm(self) -> str:
+        """The estimator, in a word or two."""
+
+    @property
+    @abstractmethod
+    def parameters(self) -> dict[str, Any]:
+        """The hyper-parameters it was fitted with, JSON-able."""
+
+    @property
+    @abstractmethod
+    def threshold(self) -> float:
+        """A row is an anomaly when its raw score is at or above this."""
+
+    @abstractmethod
+    def with_threshold(self, threshold: float) -> Self:
+        """The same model with another threshold, its scale recalibrated. Raises ValueError outside (0, 1)."""
+
+    @abstractmethod
+    def expected_threshold(self, rate: float) -> float:
+        """The raw score that the share ``rate`` (between 0 and 1) of the training sample exceeds."""
+
+    @abstractmethod
+    def features(self, frame: pl.DataFrame) -> NDArray[np.float32]:
+        """Shape (claimed rows, len(feature_names)), float32, without NaN."""
+
+    @abstractmethod
+    def raw_scores(self, frame: pl.DataFrame) -> NDArray[np.float64]:
+        """One score per claimed row, in the frame's order; higher is more anomalous."""
+
+    @abstractmethod
+    def calibrated(self, raw: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Raw scores on the scale from 0 to 1 on which the threshold is 0.6, in the same order."""
+
+    @abstractmethod
+    def state(self) -> ModelState:
+        """What ``Detector.load`` makes an equal model of."""
+
+    def predict(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """One row per claimed row, in the frame's order.
+
+        Columns: ``log_id``, ``ts``, ``score`` (calibrated, Float32), ``raw_score`` (Float32), ``is_anomaly``
+        (Boolean: the score is at least 0.6) and ``severity`` (Int16, a ``mllib.types.Severity``).
+        """
+        raw = self.raw_scores(frame)
+        score = self.calibrated(raw)
+        return frame.filter(pl.col("claimed")).select(
+            "log_id",
+            "ts",
+            score=pl.Series(score, dtype=pl.Float32),
+            raw_score=pl.Series(raw.astype(np.float32), dtype=pl.Float32),
+            is_anomaly=pl.Series(raw >= self.threshold, dtype=pl.Boolean),
+            severity=pl.Series(severities(score), dtype=pl.Int16),
+        )
+
+
+class Detector(ABC):
+    """A kind of model: what it reads, how it is fitted, what it is judged by."""
+
+    name: ClassVar[str]  # that of its module
+    title: ClassVar[str]  # for people
+    source: ClassVar[str]  # the table it reads: "logs"
+    metric: ClassVar[str]  # what the gate compares: "f1"
+    context: ClassVar[timedelta]  # how far before a row its features look
+    summary: ClassVar[str]  # one sentence
+
+    @abstractmethod
+    def fit(self, frames: Iterable[pl.DataFrame], *, rows: int, seed: int = 42) -> Model:
+        """Fit on a stream of frames, read once, with the context between them taken care of.
+
+        ``rows`` is the expected number of claimed rows: a sample is kept that is spread evenly over them. Context
+        rows before the first claimed one make its windows warm. Raises NothingToTrainOn for too few rows.
+        """
+
+    @abstractmethod
+    def load(self, state: ModelState) -> Model:
+        """The model that gave this state. Raises BadArtifact when the state is not one of this detector's."""

@@ -1,0 +1,52 @@
+"""The ways Millrace says no. Every message says what is wrong and what to do about it."""
+
+from __future__ import annotations
+
+
+class MillraceError(Exception):
+    """Something a user can act on. Its message is one clear sentence or two, fit to be shown as it is."""
+
+
+class NoChampion(MillraceError):
+    """The detector has no champion, so there is nothing to score with."""
+
+    def __init__(self, detector: str) -> None:
+        super().__init__(
+            f"{detector} has no champion yet. Train one with `millrace train {detector}` "
+            f"(in Airflow: trigger retrain_{detector}); nothing was claimed, so no row is lost."
+        )
+
+
+class UnknownDetector(MillraceError):
+    """A name that no detector has."""
+
+    def __init__(self, name: str, known: list[str]) -> None:
+        super().__init__(f"There is no detector named {name!r}. Known: {', '.join(known)}.")
+
+
+class NothingToTrainOn(MillraceError):
+    """The training window holds too few rows to fit a model."""
+
+
+class PromotionConflict(MillraceError):
+    """The champion changed between the judgement and the promotion."""
+
+
+class BadArtifact(MillraceError):
+    """A stored model's bytes do not match their digest or their declared form."""
+
+
+class BadInput(MillraceError):
+    """A file, an argument or a row that cannot be used as it is."""
+
+
+class SchemaOutOfDate(MillraceError):
+    """The database is not at the schema this version works with."""
+
+
+class DatabaseUnavailable(MillraceError):
+    """The database cannot be reached."""
+
+
+class StackProblem(MillraceError):
+    """The local stack cannot be started, stopped or reached."""

@@ -1,0 +1,250 @@
+"""Measures a model on labelled rows: threshold, figures, hash of the rows, and the doubt about a difference in F1.
+
+One convention throughout: a higher raw score is more anomalous, and a row is flagged when ``score >= threshold``.
+Everything here is numpy in, plain data out, so that the gate, the reports and the offline evaluation cannot disagree.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.generic]
+Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+MIN_CLUSTERS = 5
+"""Below this no interval is given: even when every one of 4 clusters agrees, chance alone does that 1 time in 16."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BinaryMetrics:
+    """The figures of one detector on one set of labelled rows. What is undefined on these rows is None.
+
+    ``f1`` is ``2 TP / (alarms + positives)``, and 0 when that has nothing to divide by.
+    """
+
+    rows: int
+    positives: int
+    alarms: int
+    true_positives: int
+    precision: float | None
+    recall: float | None
+    f1: float
+    accuracy: float | None
+    roc_auc: float | None
+    average_precision: float | None
+    alert_rate: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BootstrapDifference:
+    """F1(candidate) - F1(champion), and how far it could have come out otherwise.
+
+    ``lower`` is the one-sided 95 % lower bound, and with ``upper`` the two-sided 90 % interval; both are None, as is
+    ``standard_error``, with fewer than `MIN_CLUSTERS` clusters.
+    """
+
+    difference: float
+    lower: float | None
+    upper: float | None
+    standard_error: float | None
+    resamples: int
+    clusters: int
+
+
+def binary_metrics(labels: Array, flags: Array, scores: Array | None = None) -> BinaryMetrics:
+    """The figures of ``flags`` (0/1) and of the ranking by ``scores`` (high is anomalous) against ``labels`` (0/1).
+
+    All of shape (rows,), zero rows included; without ``scores`` the two ranking figures are None. Raises ValueError for
+    different lengths, labels or flags other than 0 and 1, and NaN scores.
+    """
+    truth, alarm = _binary(labels, "labels"), _binary(flags, "flags", labels.size)
+    rows, positives, alarms = truth.size, int(truth.sum()), int(alarm.sum())
+    hits = int((truth & alarm).sum())
+    roc_auc = average_precision = None
+    if scores is not None:
+        _, true_positives, flagged = _cut_points(scores, truth)
+        roc_auc = _roc_auc(true_positives, flagged)
+        average_precision = _average_precision(true_positives, flagged)
+    return BinaryMetrics(
+        rows=rows,
+        positives=positives,
+        alarms=alarms,
+        true_positives=hits,
+        precision=hits / alarms if alarms else None,
+        recall=hits / positives if positives else None,
+        f1=2 * hits / (alarms + positives) if alarms + positives else 0.0,
+        accuracy=(rows - alarms - positives + 2 * hits) / rows if rows else None,
+        roc_auc=roc_auc,
+        average_precision=average_precision,
+        alert_rate=alarms / rows if rows else None,
+    )
+
+
+def flag_everything_f1(rows: int, positives: int) -> float:
+    """The F1 of calling every row an anomaly: the trivial baseline that a first champion must beat."""
+    return 2 * positives / (rows + positives) if rows + positives else 0.0
+
+
+def best_threshold(raw_scores: Array, labels: Array) -> float | None:
+    """The cut point with the highest F1 when rows with ``raw_scores >= threshold`` are flagged; of equals the highest.
+
+    Both of shape (rows,). Every distinct score is tried. None when the labels hold one class only (or no row), for then
+    F1 says nothing about where to cut. Raises ValueError like `binary_metrics`.
+    """
+    truth = _binary(labels, "labels")
+    thresholds, true_positives, flagged = _cut_points(raw_scores, truth)
+    positives = int(truth.sum())
+    if positives in (0, truth.size):
+        return None
+    # Both sides of the quotient are whole numbers, so equal F1s are equal floats, and argmax takes the first: the
+    # highest.
+    return float(thresholds[np.argmax(2 * true_positives / (flagged + positives))])
+
+
+def holdout_hash(ts_us: Array, log_ids: Array, labels: Array) -> str:
+    """SHA-256 (hex) of the labelled rows, whatever order they come in.
+
+    ``ts_us`` (microseconds since 1970) and ``log_ids`` are integers, ``labels`` booleans, integers or strings; all of
+    shape (rows,). Any row or label that is added, removed or changed gives another hash. Raises ValueError when a row
+    (ts, log_id) comes twice, for it would be counted twice in every figure.
+    """
+    if not ts_us.size == log_ids.size == labels.size:
+        raise ValueError(f"one label per row is needed, got {ts_us.size}, {log_ids.size} and {labels.size} values")
+    ts, ids = _integers(ts_us, "ts_us"), _integers(log_ids, "log_ids")
+    order = np.lexsort((ids, ts))
+    ts, ids, labels = ts[order], ids[order], labels[order]
+    if np.any((ts[1:] == ts[:-1]) & (ids[1:] == ids[:-1])):
+        raise ValueError("a row of the holdout comes twice: give each (ts, log_id) once")
+    digest = hashlib.sha256(f"holdout {ts.size}\n".encode())
+    digest.update(ts.astype("<i8").tobytes())
+    digest.update(ids.astype("<i8").tobytes())
+    if labels.dtype.kind in "biu":
+        digest.update(labels.astype("<i8").tobytes())
+    else:
+        # Names and their lengths, so that ("ab", "c") and ("a", "bc") differ.
+        names = [str(label).encode() for label in labels.tolist()]
+        digest.update(np.array([len(name) for name in names], dtype="<i8").tobytes())
+        digest.update(b"".join(names))
+    return digest.hexdigest()
+
+
+def paired_cluster_bootstrap(
+    labels: Array, candidate: Array, champion: Array, clusters: Array, *, resamples: int = 2000, seed: int = 0
+) -> BootstrapDifference:
+    """How sure the difference in F1 of two models on the same rows is, when rows of one cluster stand or fall together.
+
+    All arrays of shape (rows,): ``labels`` and the flags of both models 0/1, ``clusters`` an integer code per row
+    (incident, trace, service-hour or template; gaps are fine). Log lines come in bursts, so a bootstrap over rows would
+    be far too sure.
+
+    Exact, not an approximation: F1 depends on a resample of clusters only through its totals of (true positives,
+    alarms) of both models and positives. Clusters with equal counts are therefore interchangeable, and drawing the
+    clusters is drawing a multinomial over the distinct count vectors, clusters without any alarm or positive included.
+    The vectors are sorted, so a seed gives one interval whatever the order of the rows or the names of the clusters.
+
+    Percentile interval. Raises ValueError for no row, different lengths, or labels and flags other than 0 and 1.
+    """
+    truth = _binary(labels, "labels")
+    new, old = _binary(candidate, "candidate", truth.size), _binary(champion, "champion", truth.size)
+    codes = _integers(clusters, "clusters")
+    if not truth.size or codes.size != truth.size:
+        raise ValueError(f"one cluster per row is needed, and at least one row, got {codes.size} for {truth.size} rows")
+    names, of_row = np.unique(codes, return_inverse=True)
+    n = names.size
+    counts = np.stack(
+        [np.bincount(of_row[mask], minlength=n) for mask in (truth & new, new, truth & old, old, truth)], axis=1
+    )
+    difference = float(_difference(counts.sum(axis=0)))
+    if n < MIN_CLUSTERS:
+        return BootstrapDifference(
+            difference=difference, lower=None, upper=None, standard_error=None, resamples=0, clusters=n
+        )
+    vectors, times = np.unique(counts, axis=0, return_counts=True)
+    generator = np.random.default_rng(seed)
+    drawn = np.empty(resamples)
+    # In blocks, so that many distinct vectors do not need resamples * vectors integers at once; the draws are the same.
+    block = max(1, 2_000_000 // times.size)
+    for start in range(0, resamples, block):
+        size = min(block, resamples - start)
+        drawn[start : start + size] = _difference(generator.multinomial(n, times / n, size=size) @ vectors)
+    lower, upper = np.quantile(drawn, [0.05, 0.95])
+    return BootstrapDifference(
+        difference=difference,
+        lower=float(lower),
+        upper=float(upper),
+        standard_error=float(drawn.std(ddof=1)),
+        resamples=resamples,
+        clusters=n,
+    )
+
+
+def smallest_detectable_difference(bootstrap: BootstrapDifference) -> float | None:
+    """The true difference in F1 that this holdout would have shown in 4 of 5 cases: (1.645 + 0.84) standard errors.
+
+    1.645 is the normal quantile of the one-sided 95 % bound, 0.84 that of 80 % power, and the standard error is the
+    spread of the bootstrap. None without an interval, and when the two models never differ: then there is no spread to
+    go by.
+    """
+    return (1.645 + 0.84) * bootstrap.standard_error if bootstrap.standard_error else None
+
+
+def _difference(totals: Ints) -> Floats:
+    """F1(candidate) - F1(champion) for totals of shape (..., 5)."""
+    new_hits, new_alarms, old_hits, old_alarms, positives = np.moveaxis(totals, -1, 0)
+    # A denominator of 0 means no hits either: 0 / 1 is the 0 that F1 is then.
+    new = 2 * new_hits / np.maximum(new_alarms + positives, 1)
+    old = 2 * old_hits / np.maximum(old_alarms + positives, 1)
+    return np.asarray(new - old, dtype=np.float64)
+
+
+def _cut_points(scores: Array, truth: Bools) -> tuple[Floats, Ints, Ints]:
+    """The distinct scores from the highest down; true positives and alarms when flagging from each of them upwards."""
+    if scores.shape != truth.shape:
+        raise ValueError(f"one score per label is needed, got {scores.shape} for {truth.shape}")
+    values = scores.astype(np.float64)
+    if np.isnan(values).any():
+        raise ValueError("a score is NaN: a row without a score cannot be ranked")
+    order = np.argsort(-values, kind="stable")
+    values = values[order]
+    last_of_ties = np.flatnonzero(np.append(values[1:] != values[:-1], True)) if values.size else np.empty(0, np.int64)
+    return values[last_of_ties], truth[order].cumsum(dtype=np.int64)[last_of_ties], last_of_ties + 1
+
+
+def _roc_auc(true_positives: Ints, flagged: Ints) -> float | None:
+    """The chance that an anomaly scores above a normal row, ties counting half; None with one class."""
+    if not flagged.size or true_positives[-1] in (0, flagged[-1]):
+        return None
+    false_positives = flagged - true_positives
+    heights = true_positives + np.append(0, true_positives[:-1])
+    # Whole numbers to the end: twice the area under the steps, exactly.
+    doubled_area = int((np.diff(false_positives, prepend=0) * heights).sum())
+    return doubled_area / 2 / (int(true_positives[-1]) * int(false_positives[-1]))
+
+
+def _average_precision(true_positives: Ints, flagged: Ints) -> float | None:
+    """The mean precision over the anomalies, each at its own score; None without an anomaly."""
+    if not flagged.size or not true_positives[-1]:
+        return None
+    gains = np.diff(true_positives, prepend=0)
+    return float((gains * (true_positives / flagged)).sum() / true_positives[-1])
+
+
+def _binary(values: Array, name: str, size: int | None = None) -> Bools:
+    if values.ndim != 1 or (size is not None and values.size != size):
+        raise ValueError(f"{name} must be one value per row ({size} rows), got shape {values.shape}")
+    flags = values.astype(np.bool_)
+    if values.dtype.kind not in "biuf" or not np.array_equal(flags, values):
+        raise ValueError(f"{name} must be 0 or 1")
+    return flags
+
+
+def _integers(values: Array, name: str) -> Ints:
+    if values.dtype.kind not in "iu" or values.ndim != 1:
+        raise ValueError(f"{name} must be integers of shape (rows,), got {values.dtype} of shape {values.shape}")
+    return values.astype(np.int64)

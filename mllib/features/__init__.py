@@ -1,0 +1,1 @@
+"""From log frames to numbers: context, windows, time and category encoders, message templates."""

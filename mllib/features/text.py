@@ -1,0 +1,155 @@
+"""Messages as templates, and templates as TF-IDF vectors.
+
+Log messages hardly ever repeat; their templates do. So a message is masked first (numbers, addresses, identifiers,
+anything that looks like a secret become placeholders), and all else is done once per distinct template.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from mllib.features.encoders import category_codes, factorize
+
+MAX_CHARACTERS = 500
+"""A message is cut here before anything looks at it, so that a line of a million characters costs no more."""
+
+WIDTH = 50
+MIN_ROWS = 2
+MAX_SHARE = 0.8
+
+_KEY_WORDS = (
+    "pass(?:word|wd|phrase|code)?|pwd|secret|token|credential|cookie|signature|auth|authorization|"
+    "(?:api|access|private|encryption|signing|account|shared)[_ -]?key|session[_-]?id"
+)
+_QUOTED = r'"[^"]*"?|\'[^\']*\'?'
+
+# Numbers first, as runs of hexadecimal digits that hold a digit: messages become few, and the costly patterns below
+# run once per distinct outcome. It leaves the form of dates, addresses and identifiers, and letters that are no digit.
+_DIGITS = r"[0-9a-f]*[0-9][0-9a-f]*"
+
+# Then, in this order. Secrets go first, because a later mask could cut one in two and leave a piece. There is no end
+# to what a secret may look like: besides the known forms, every word with a digit in it and every long run of letters
+# is masked, which leaves short plain words for a vocabulary to hold.
+_MASKS = (
+    (r"-----begin [a-z0-9 ]*-----[^-]*(?:-----end [a-z0-9 ]*-----)?", "<secret>"),
+    (
+        rf"((?:{_KEY_WORDS})[\w-]*[\"']?\s*(?:[:=]+|\bis\b|\bwas\b)\s*)"
+        rf"(?:(?:bearer|basic|digest|token)\s+)?(?:{_QUOTED}|[^\s,;&]+)",
+        "${1}<secret>",
+    ),
+    (rf"(--?(?:[a-z]+-)*(?:{_KEY_WORDS})[\w-]*\s+)\S+", "${1}<secret>"),
+    (r"\b(bearer|basic) [\w.~+/=-]{6,}", "${1} <secret>"),
+    (r"\beyj[\w-]+\.[\w.-]+|\b(?:sk|pk|rk)[-_](?:live|test|proj)[-_]\w+|\bgh[opsur]_\w+|\bxox[a-z]-[\w-]+", "<secret>"),
+    (r"[a-z][a-z0-9+.-]*://\S+", "<url>"),
+    (r"[\w.%+-]+@[\w-]+(?:\.[\w-]+)+", "<email>"),
+    (r'"(\w+)"\s*:', "${1}:"),  # the keys of JSON are words, not values
+    (r'"[^"]*"', "<str>"),
+    (r"(^|[\s=:(,\[])'[^']*'", "${1}<str>"),
+    (r"(^|[\s=:(,\[<>])/[\w.~-]+\S*|[\w.~-]+/[\w.~-]+/\S*|\b[a-z]:\\\S+", "${1}<path>"),
+    (r"\b0-0-0-0-0\b", "<uuid>"),
+    (r"\b0[-/.]0[-/.]0[t _-]0[:.]0(?:[:.]0)?(?:[.,]0)?(?:z\b|[+-]0(?::0)?)?", "<time>"),
+    (r"\b0\.0\.0\.0(?::0)?\b|\b[0a-f]{1,4}(?:::?[0a-f]{1,4}){3,7}\b", "<ip>"),
+    (r"\b0:0:0(?:[.,]0)?\b", "<time>"),
+    (r"\b(?:0x[0a-f]+|[0a-f]{8,})\b", "<hex>"),
+    (r"[\w+=-]{28,}|[a-z]{25,}", "<long>"),
+    (r"[\w+-]*\d[\w.:%+-]*", "<num>"),
+)
+
+
+def mask(messages: pl.Series) -> pl.Series:
+    """The template of each message: lower case, its first 500 characters, everything variable a placeholder.
+
+    Null stays null.
+    """
+    codes, templates = distinct_templates(messages)
+    return templates.gather(codes).set(messages.is_null(), None).alias("template")
+
+
+def distinct_templates(messages: pl.Series) -> tuple[NDArray[np.int64], pl.Series]:
+    """``mask`` in the form that the vectorizer wants: the distinct templates, and which one each message has.
+
+    A null message has the empty template.
+    """
+    messages = messages.cast(pl.String)
+    head = messages.fill_null("").str.head(MAX_CHARACTERS)
+    cut = messages.str.len_bytes().fill_null(0) > head.str.len_bytes()
+    if cut.any():
+        # The cut may have gone through a secret, whose first half no longer looks like one.
+        head = pl.select(pl.when(cut).then(head.str.replace(r"\S*$", "")).otherwise(head)).to_series()
+    shape_of, shapes = factorize(head.str.to_lowercase().str.replace_all(_DIGITS, "0"))
+    for pattern, placeholder in _MASKS:
+        shapes = shapes.str.replace_all(pattern, placeholder)
+    template_of, templates = factorize(shapes)
+    return template_of[shape_of], templates
+
+
+@dataclass(frozen=True, kw_only=True)
+class TemplateVectorizer:
+    """TF-IDF of templates: the same figures as scikit-learn's ``TfidfVectorizer`` fitted on the messages' templates.
+
+    Terms are words of two characters or more and pairs of neighbouring words. The vectors have ``WIDTH`` columns:
+    those beyond the vocabulary are 0. The vocabulary and the weights are the whole state.
+    """
+
+    vocabulary: tuple[str, ...]
+    """Up to WIDTH terms, in alphabetical order: the columns."""
+
+    idf: tuple[float, ...]
+    """The inverse document frequency of each, ``ln((1 + rows) / (1 + rows with the term)) + 1``."""
+
+    def transform(self, templates: pl.Series) -> NDArray[np.float32]:
+        """Shape (n, WIDTH), float32: each row of length 1, or all zeros when no term occurs. Null counts as empty."""
+        rows, terms = _terms(templates)
+        columns = category_codes(terms, self.vocabulary)
+        known = columns >= 0
+        cells = rows[known] * WIDTH + columns[known]
+        counts = np.bincount(cells, minlength=len(templates) * WIDTH).reshape(-1, WIDTH)
+        weights = np.zeros(WIDTH)
+        weights[: len(self.idf)] = self.idf
+        weighted = counts * weights
+        # Summed column by column: the order of a sum along rows could depend on how many rows there are.
+        squares = np.zeros(len(templates))
+        for column in range(len(self.vocabulary)):
+            squares += weighted[:, column] ** 2
+        length = np.sqrt(squares)
+        return (weighted / np.where(length > 0, length, 1.0)[:, None]).astype(np.float32)
+
+
+def fit_vectorizer(templates: pl.Series, counts: NDArray[np.int64]) -> TemplateVectorizer:
+    """Fit on distinct templates and how many rows have each.
+
+    Kept are the 50 most frequent of the terms that occur in at least two rows and in at most 80 % of them; between
+    equally frequent ones, the alphabetically first. Nothing that qualifies leaves the vocabulary empty.
+    """
+    total = int(counts.sum())
+    rows, terms = _terms(templates)
+    weight = pl.Series("weight", counts[rows], dtype=pl.Int64)
+    found = pl.DataFrame({"term": terms, "row": rows, "weight": weight})
+    chosen = (
+        found.group_by("term")
+        .agg(
+            frequency=pl.col("weight").sum(),
+            documents=pl.col("weight").filter(pl.col("row").is_first_distinct()).sum(),
+        )
+        .filter(pl.col("documents") >= MIN_ROWS, pl.col("documents") <= MAX_SHARE * total)
+        .sort(["frequency", "term"], descending=[True, False])
+        .head(WIDTH)
+        .sort("term")
+    )
+    idf = [math.log((1 + total) / (1 + documents)) + 1 for documents in chosen["documents"]]
+    return TemplateVectorizer(vocabulary=tuple(chosen["term"]), idf=tuple(idf))
+
+
+def _terms(templates: pl.Series) -> tuple[NDArray[np.int64], pl.Series]:
+    """Every occurrence of a term, as (position of its template, term): the words, then the pairs of words."""
+    words = templates.fill_null("").str.to_lowercase().str.extract_all(r"\b\w\w+\b")
+    rows = np.repeat(np.arange(len(words)), words.list.len().to_numpy())
+    flat = words.explode(empty_as_null=False).cast(pl.String).alias("term")
+    follows = np.flatnonzero(rows[1:] == rows[:-1])
+    pairs = flat.gather(follows) + " " + flat.gather(follows + 1)
+    return np.concatenate([rows, rows[follows]]), pl.concat([flat, pairs])

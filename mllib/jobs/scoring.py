@@ -1,0 +1,155 @@
+"""Scoring: claim rows, score them shard by shard, close the run. Each step can be killed and run again.
+
+A shard's predictions and the ledger's word that it is done commit together, so a row is scored once or not yet.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import IntegrityError
+
+from mllib import scoring
+from mllib.detectors import detector as detector_named
+from mllib.jobs.models import load_model
+from mllib.store import ledger, logs, partitions, predictions
+from mllib.store.database import connection, transaction
+from mllib.store.ledger import PlannedShard, Run, ShardState
+from mllib.types import Window
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claimed:
+    """What a run has to do: its own shards that are not in yet."""
+
+    run: Run
+    shards: tuple[ShardState, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScoreReport:
+    """What one call of ``score`` did. ``claimed`` and ``scored`` include unfinished earlier runs that it finished."""
+
+    detector: str
+    model_version: int
+    run_id: int
+    claimed: int
+    scored: int
+    anomalies: int
+    seconds: float
+    rows_per_second: float
+
+    def as_dict(self) -> dict[str, object]:
+        return asdict(self)
+
+
+def claim(
+    engine: Engine, detector: str, run_key: str, *, window: Window | None = None, version: int | None = None
+) -> tuple[Claimed, list[Run]]:
+    """Claims rows for the run with this key, or finds its claim again. Earlier runs that were left open are finished
+    first, and returned beside it.
+
+    Raises NoChampion when there is no model to score with; then nothing is claimed and the rows wait.
+    """
+    context = detector_named(detector).context
+
+    def pack(minutes: Sequence[tuple[datetime, int]]) -> list[PlannedShard]:
+        return [PlannedShard(ranges=ranges, claimed=rows) for ranges, rows in scoring.pack(minutes, context=context)]
+
+    finished = []
+    while True:
+        try:
+            run = ledger.claim(engine, detector, run_key, window=window, version=version, pack=pack)
+        except ledger.OpenRun as other:
+            log.info("Run %s of %s is not finished; finishing it first.", other.run_id, detector)
+            finished.append(finish(engine, other.run_id))
+            continue
+        except IntegrityError as error:
+            # Two claims of a detector that does not exist yet in this database cannot see each other's lock.
+            if "scoring_runs_one_open" not in str(error.orig):
+                raise
+            continue
+        with transaction(engine) as conn:
+            todo = tuple(shard for shard in ledger.shards(conn, run.run_id) if not shard.done)
+        return Claimed(run=run, shards=todo), finished
+
+
+def score_shard(engine: Engine, run_id: int, shard: int) -> tuple[int, int]:
+    """Scores one shard and commits it together with its entry in the ledger. Returns (rows, anomalies).
+
+    A shard that is done is left as it is, and reported with its counts of zero new rows.
+    """
+    with transaction(engine) as conn:
+        run = ledger.get_run(conn, run_id)
+        taken = ledger.take_shard(conn, run_id, shard)
+    if taken.done:
+        return 0, 0
+    model = load_model(engine, run.detector, taken.model_version)
+    partitions.mirror(engine, partitions.PREDICTIONS, taken.ranges)
+    if taken.supersedes:
+        partitions.mirror(engine, partitions.HISTORY, taken.ranges)
+    with connection(engine) as reader, transaction(engine) as writer:
+        taken = ledger.take_shard(writer, run_id, shard)
+        if taken.done:
+            return 0, 0
+        if taken.supersedes:
+            predictions.supersede(writer, taken.detector_id, run_id, taken.ranges)
+        context = detector_named(run.detector).context
+        frames = logs.stream(reader, taken.selection, taken.ranges, context=context)
+        keys = {"detector_id": taken.detector_id, "run_id": run_id}
+        written = predictions.write(
+            writer, scoring.score(frames, model, context=context), model_version=taken.model_version, **keys
+        )
+        superseded = taken.ranges if taken.supersedes else ()
+        predictions.count_hours(writer, written, superseded=superseded, **keys)
+        ledger.finish_shard(writer, run_id, shard, scored=written.rows, anomalies=written.anomalies)
+    return written.rows, written.anomalies
+
+
+def finish(engine: Engine, run_id: int) -> Run:
+    """Scores whatever shards of a run are not in, and closes it. Waits for shards that another worker has in hand."""
+    with transaction(engine) as conn:
+        todo = [shard.shard for shard in ledger.shards(conn, run_id) if not shard.done]
+    for shard in todo:
+        score_shard(engine, run_id, shard)
+    with transaction(engine) as conn:
+        return ledger.finish_run(conn, run_id)
+
+
+def score(
+    engine: Engine,
+    detector: str,
+    *,
+    window: Window | None = None,
+    version: int | None = None,
+    run_key: str | None = None,
+) -> ScoreReport:
+    """The whole of one scoring run, as the command line does it: claim, score, close.
+
+    Without ``window`` it scores the newly ingested rows; with one, all rows of it, and supersedes what was believed.
+    Raises NoChampion when the detector has no model yet.
+    """
+    started = time.monotonic()
+    claimed, earlier = claim(engine, detector, run_key or f"cli-{uuid.uuid4()}", window=window, version=version)
+    run = finish(engine, claimed.run.run_id)
+    runs = [*earlier, run]
+    seconds = time.monotonic() - started
+    scored = sum(r.scored for r in runs)
+    return ScoreReport(
+        detector=detector,
+        model_version=run.model_version,
+        run_id=run.run_id,
+        claimed=sum(r.claimed for r in runs),
+        scored=scored,
+        anomalies=sum(r.anomalies for r in runs),
+        seconds=round(seconds, 3),
+        rows_per_second=round(scored / seconds, 1),
+    )

@@ -1,0 +1,220 @@
+"""What ``make run`` does: starts the stack, brings logs in, trains, scores, and says where to look.
+
+Done again, it finds what is there and only does what is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from mllib import jobs, settings
+from mllib.errors import BadInput, MillraceError, StackProblem
+from mllib.local import stack
+from mllib.local.airflow_api import AirflowApi
+from mllib.local.environment import passwords
+from mllib.local.postgres import binary
+from mllib.local.progress import shown
+
+DETECTOR = "log_anomaly"
+INGEST, RETRAIN, SCORE = "ingest", f"retrain_{DETECTOR}", f"score_{DETECTOR}"
+
+
+def run(home: Path, *, logs: Path | None = None, log_format: str = "auto", port: int | None = None) -> None:
+    """Bring the stack in ``home`` to its first predictions, out of ``logs`` or out of generated demo logs.
+
+    Raises a MillraceError that says what is wrong; what was done until then stays; the next call goes on from there.
+    """
+    if logs is not None and not logs.exists():
+        raise BadInput(f"There is no file {logs}. Give the path of your log file: make run LOGS=path FORMAT=bgl.")
+    print(f"Millrace, state in {home}", flush=True)
+    with ThreadPoolExecutor(1) as pool:
+        # Written while the stack starts.
+        files = pool.submit(_own_files, home, logs) if logs else pool.submit(_demo_files, home)
+        status = stack.up(home, port, step=shown)
+        if port and status.web_url and not status.web_url.endswith(f":{port}"):
+            print(f"  The web address is {status.web_url}: port {port} was taken, or the stack was running already.")
+        landed = _wait_for_files(files, demo=logs is None)
+    api, dsn = stack.api(home), stack.current_dsn(home)
+    _wait_for_dags(api)
+    before = jobs.summary(dsn)
+    if logs:
+        # A file that was ingested before is known by its digest, and passed over.
+        for path in landed:
+            _run_dag(api, INGEST, f"Ingesting {path.name}", {"path": str(path), "format": log_format})
+    elif landed or not before["rows"]:
+        _run_dag(api, INGEST, "Ingesting the demo logs", {})
+    else:
+        print(f"  Found {before['rows']:,} log rows of an earlier run; nothing to ingest.")
+    if _champion(before) is None:
+        _run_dag(api, RETRAIN, "Training and judging a first model", {})
+    now = jobs.summary(dsn)
+    if _champion(now) is None:
+        print("  There is no model in production, so nothing is scored yet.")
+    elif now["rows"] > before["rows"] or not now["scored"]:
+        _run_dag(api, SCORE, "Scoring the new rows", {})
+    else:
+        print(f"  Found {now['scored']:,} scored rows; from here on the hourly runs score what is new.")
+    for dag_id, dag in api.dags().items():
+        if dag["is_paused"]:
+            api.pause(dag_id, paused=False)
+    print_summary(home, status, jobs.summary(dsn), synthetic=logs is None)
+
+
+def _demo_files(home: Path) -> list[Path]:
+    """The demo logs that were not there before: all of them at the first call, none later."""
+    from mllib.demo import generate  # here: numpy takes a moment
+
+    landing = home / "landing"
+    done = home / "run" / "demo"
+    if done.exists():
+        return []
+    written = generate(landing)
+    done.touch()
+    return written
+
+
+def _own_files(home: Path, logs: Path) -> list[Path]:
+    """Copy the user's file, or the files of the user's folder, into the landing folder; return them there."""
+    sources = sorted(path for path in logs.iterdir() if path.is_file()) if logs.is_dir() else [logs]
+    landed = []
+    for source in sources:
+        target = home / "landing" / source.name
+        partial = target.with_name(f".{target.name}.part")
+        shutil.copyfile(source, partial)
+        partial.replace(target)
+        landed.append(target)
+    return landed
+
+
+def _wait_for_files(files: Future[list[Path]], *, demo: bool) -> list[Path]:
+    if files.done():
+        return files.result()
+    with shown("Writing synthetic demo logs" if demo else "Copying the log files"):
+        return files.result()
+
+
+def _wait_for_dags(api: AirflowApi) -> None:
+    """Wait until Airflow has read the DAG files. Raises StackProblem with the errors when it cannot."""
+    wanted = {INGEST, RETRAIN, SCORE}
+    deadline = time.monotonic() + 90
+    if wanted <= api.dags().keys():
+        return
+    with shown("Waiting for Airflow to read the DAG files"):
+        while missing := wanted - api.dags().keys():
+            if errors := api.import_errors():
+                raise StackProblem(f"A DAG file cannot be read: {'; '.join(errors)}")
+            if time.monotonic() > deadline:
+                raise StackProblem(f"Airflow does not show {', '.join(sorted(missing))}. See `make logs`.")
+            time.sleep(0.3)
+
+
+def _run_dag(api: AirflowApi, dag_id: str, title: str, conf: dict[str, Any]) -> None:
+    """Start one run of a DAG, unpause the DAG, and wait for the end. Raises StackProblem when the run fails."""
+    with shown(f"{title} ({dag_id})") as note:
+        # Triggered first: were it unpaused first, a scheduled run could come before this one.
+        run_id = api.trigger(dag_id, conf)
+        api.pause(dag_id, paused=False)
+
+        def progress(text: str) -> None:
+            note.now = text
+
+        finished = api.wait(dag_id, run_id, seconds=3600, progress=progress)
+    if finished["state"] != "success":
+        reasons = "; ".join(api.failures(dag_id, run_id)) or "no task says why"
+        raise StackProblem(f"The run of {dag_id} failed: {reasons}. See {api.url}/dags/{dag_id}/runs/{run_id}.")
+
+
+def _champion(summary: dict[str, Any]) -> dict[str, Any] | None:
+    return next((model for model in summary["champions"] if model["detector"] == DETECTOR), None)
+
+
+def print_summary(home: Path, status: stack.StackStatus, summary: dict[str, Any], *, synthetic: bool) -> None:
+    """Print where things are, what was found, and what to try next."""
+    print(f"\nLogs      {summary['rows']:,} rows, {summary['labels']:,} of them labelled")
+    if synthetic:
+        print("          synthetic: generated by Millrace for this demonstration")
+    champion = _champion(summary)
+    decision = next((entry for entry in summary["decisions"] if entry["detector"] == DETECTOR), None)
+    if champion is not None:
+        f1 = "not measured" if champion["f1"] is None else f"{champion['f1']:.3f} on held-out labelled rows"
+        print(f"Model     {DETECTOR} version {champion['version']} is in production, F1 {f1}")
+    if decision is not None:
+        print(f"Decision  version {decision['version']}: {decision['verdict']}, {_plain(decision['reason'])}")
+    if champion is None:
+        print("Model     none in production. To put one there by your own decision, with the reason on record:")
+        version = decision["version"] if decision is not None else "VERSION"
+        print(f"            .venv/bin/millrace promote {DETECTOR} {version} --reason '...'")
+        print(f"            .venv/bin/millrace score {DETECTOR}")
+        print("          or label rows (.venv/bin/millrace label FILE.csv) and train again.")
+    print(f"Scored    {summary['scored']:,} rows, {summary['anomalies']:,} anomalies")
+    _print_top(summary["top"])
+    _print_next(home, status)
+
+
+def _print_top(rows: list[dict[str, Any]]) -> None:
+    if not rows:
+        return
+    print("\nTop anomalies")
+    print(f"  {'time (UTC)':19}  {'score':>6}  {'severity':8}  {'level':8}  {'service':16}  message")
+    for row in rows[:10]:
+        cells = [
+            f"{row['ts']:%Y-%m-%d %H:%M:%S}",
+            f"{row['score']:6.3f}",
+            f"{_plain(row['severity'], 8):8}",
+            f"{_plain(row['level'], 8):8}",
+            f"{_plain(row['service'], 16):16}",
+            _plain(row["message"], 70),
+        ]
+        print("  " + "  ".join(cells))
+
+
+def _plain(value: object, width: int = 300) -> str:
+    """Text out of a log, fit for a terminal: what could steer the terminal becomes a blank."""
+    text = "" if value is None else str(value)[: width * 4]
+    shown_text = " ".join("".join(character if character.isprintable() else " " for character in text).split())
+    return shown_text if len(shown_text) <= width else shown_text[: width - 1] + "…"
+
+
+def _print_next(home: Path, status: stack.StackStatus) -> None:
+    generated = passwords(home)
+    psql = shutil.which("psql") or f"'{binary('psql')}'"
+    print(f"\nAirflow   {status.web_url}")
+    print(
+        f"          sign in as admin with {generated['admin']}, or as analyst (reads only) with {generated['analyst']}"
+    )
+    print("Next      make logs                             follow what the processes say")
+    print(f"          .venv/bin/millrace models {DETECTOR}   the model versions and their figures")
+    print("          .venv/bin/millrace dsn --show         the connection string, for a notebook or any SQL client:")
+    print(f'            {psql} "$(.venv/bin/millrace dsn --show)" \\')
+    print('              -c "select ts, service, score, message from analytics.predictions_current')
+    print('                  where is_anomaly order by score desc limit 10"')
+    print("          make run LOGS=path FORMAT=bgl         the same on your own logs")
+    print("          make stop                             end all of it; the data stays")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command behind ``make run``. Returns the exit status."""
+    parser = argparse.ArgumentParser(prog="make run", description="Start the local stack and run the main job.")
+    parser.add_argument("--logs", type=Path, help="your own log file or a folder of them, instead of demo logs")
+    parser.add_argument("--format", default="auto", help="the format of --logs, for example bgl (default: auto)")
+    parser.add_argument("--port", type=int, help="where to put Airflow's pages (default: 8080, or the next free port)")
+    chosen = parser.parse_args(arguments)
+    try:
+        run(settings.home(), logs=chosen.logs, log_format=chosen.format, port=chosen.port)
+    except MillraceError as error:
+        print(f"make run: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nInterrupted. What has started goes on; `make run` continues, `make stop` ends it.", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""What a claim is cut into, and what scoring does to a stream of frames. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime, timedelta
+
+import polars as pl
+
+from mllib.detectors.base import Model
+from mllib.features.stream import with_context
+from mllib.types import Window
+
+SHARD_ROWS = 500_000
+"""Rows of a shard: a few seconds of work, so that a retry is cheap and the start of a worker does not weigh."""
+
+MAX_RANGES = 64
+"""Ranges of a shard: each is a query. Sparse claims are joined across their smallest gaps to stay below."""
+
+_MINUTE = timedelta(minutes=1)
+
+
+def pack(
+    minutes: Sequence[tuple[datetime, int]], *, context: timedelta, shard_rows: int = SHARD_ROWS
+) -> list[tuple[tuple[Window, ...], int]]:
+    """Cuts claimed rows, given as (minute, rows) in order, into shards of about ``shard_rows`` rows.
+
+    Minutes closer together than ``context`` become one range, because the one needs the other as its context. A shard
+    holds several ranges, at most MAX_RANGES, and a long range is cut at a minute. Returns (ranges, rows) per shard.
+    """
+    shards: list[tuple[tuple[Window, ...], int]] = []
+    ranges: list[Window] = []
+    rows = 0
+    for minute, count in minutes:
+        if rows and rows + count > shard_rows:
+            shards.append((_joined(ranges), rows))
+            ranges, rows = [], 0
+        if ranges and minute - ranges[-1].end <= context:
+            ranges[-1] = Window(ranges[-1].start, minute + _MINUTE)
+        else:
+            ranges.append(Window(minute, minute + _MINUTE))
+        rows += count
+    if rows:
+        shards.append((_joined(ranges), rows))
+    return shards
+
+
+def score(frames: Iterable[pl.DataFrame], model: Model, *, context: timedelta) -> Iterator[pl.DataFrame]:
+    """Predictions of the claimed rows of a stream, frame by frame.
+
+    Columns: log_id, ts, score (0 to 1), raw_score, is_anomaly, severity. How the stream is cut into frames changes
+    nothing in them.
+    """
+    for frame in with_context(frames, context):
+        predictions = model.predict(frame)
+        if not predictions.is_empty():
+            yield predictions
+
+
+def _joined(ranges: list[Window]) -> tuple[Window, ...]:
+    excess = len(ranges) - MAX_RANGES
+    if excess <= 0:
+        return tuple(ranges)
+    by_gap = sorted(range(1, len(ranges)), key=lambda i: ranges[i].start - ranges[i - 1].end)
+    close = set(by_gap[:excess])
+    joined = [ranges[0]]
+    for i, window in enumerate(ranges[1:], start=1):
+        if i in close:
+            joined[-1] = Window(joined[-1].start, window.end)
+        else:
+            joined.append(window)
+    return tuple(joined)

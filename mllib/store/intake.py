@@ -1,0 +1,221 @@
+"""Loads files of log records: rows, rejects and labels in one transaction a file, so that it is in or it is not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date, datetime
+
+from sqlalchemy import Connection, Engine
+
+from mllib.errors import BadInput
+from mllib.ingest.base import LogRecord
+from mllib.ingest.reader import Batch, Reject
+from mllib.store import labels, partitions
+from mllib.store.database import driver, transaction
+from mllib.store.queries import queries
+
+MAX_NEW_PARTITIONS = 1000
+"""Days that one file may make partitions for; the rest goes to the default partition, and maintenance sorts it out."""
+
+_COPY_LOGS = (
+    "copy millrace.logs (ts, response_time_ms, status_code, source, source_id, level, service, host, trace_id,"
+    " message, attributes) from stdin"
+)
+_COPY_REJECTS = "copy millrace.ingest_rejects (file_id, line_number, byte_offset, raw, reason) from stdin"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LogFile:
+    """A file that is to be loaded."""
+
+    path: str
+    source: str
+    format: str
+    digest: str
+    bytes: int
+    modified_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Loaded:
+    """What became of a file. ``skipped`` says why nothing was done, in words."""
+
+    file_id: int | None = None
+    rows: int = 0
+    rejected: int = 0
+    labels: int = 0
+    skipped: str | None = None
+
+
+def load(engine: Engine, file: LogFile, batches: Iterable[Batch], *, with_labels: bool) -> Loaded:
+    """Loads one file, in one transaction and flat memory. A file that is in already is skipped.
+
+    Raises BadInput, and notes the refusal, when an earlier file of the same source has the same line ids: then labels
+    could not tell the lines apart. A file refused before is skipped, with the reason of then.
+    """
+    with transaction(engine) as conn:
+        conn.execute(queries["intake.lock"], {"digest": file.digest})
+        skipped = _seen_before(conn, file)
+        if skipped:
+            return Loaded(skipped=skipped)
+        earlier = conn.execute(queries["intake.same_source"], {"source": file.source}).one_or_none()
+        keys = asdict(file)
+        file_id = int(conn.execute(queries["intake.add_file"], keys).scalar_one())
+        copied = _Copied(engine, conn, file, file_id, with_labels=with_labels)
+        refusal = None
+        for batch in batches:
+            copied.add(batch)
+            if earlier is not None and not earlier.own_ids and copied.line_ids:
+                refusal = f"its line numbers overlap with those of {earlier.path}"
+                break
+        if refusal is None and earlier is not None and copied.rows:
+            refusal = copied.repeated_id()
+        if refusal is None:
+            return copied.finish()
+        conn.rollback()
+    reason = (
+        f"Source {file.source!r} has such lines already: {refusal}. "
+        "Give this file a source of its own with --source NAME."
+    )
+    with transaction(engine) as conn:
+        conn.execute(queries["intake.refuse_file"], {**keys, "reason": reason})
+    raise BadInput(f"{file.path} was refused, none of it was loaded. {reason}")
+
+
+def known(engine: Engine, paths: Iterable[str]) -> set[tuple[str, int, datetime]]:
+    """Path, size and modification time of the files that were loaded or refused from these paths."""
+    with transaction(engine) as conn:
+        rows = conn.execute(queries["intake.known"], {"paths": list(paths)})
+        return {(row.path, row.bytes, row.modified_at) for row in rows}
+
+
+def main_reasons(engine: Engine, file_ids: Sequence[int]) -> list[tuple[str, str, int, int]]:
+    """The most frequent reasons for rejects in these files: (path, reason, lines, first line)."""
+    with transaction(engine) as conn:
+        rows = conn.execute(queries["intake.recent_rejects"], {"files": list(file_ids)})
+        return [(row.path, row.reason, row.lines, row.first_line) for row in rows]
+
+
+def _seen_before(conn: Connection, file: LogFile) -> str | None:
+    loaded = conn.execute(queries["intake.loaded"], {"digest": file.digest}).one_or_none()
+    if loaded is not None:
+        name = "" if loaded.path == file.path else f" as {loaded.path}"
+        return f"loaded on {loaded.loaded_at:%Y-%m-%d %H:%M} UTC{name}, source {loaded.source}"
+    refused = conn.execute(
+        queries["intake.refused"], {"digest": file.digest, "source": file.source}
+    ).scalar_one_or_none()
+    return f"refused before: {refused}" if refused else None
+
+
+class _Copied:
+    """The part of a file that is in the open transaction."""
+
+    def __init__(self, engine: Engine, conn: Connection, file: LogFile, file_id: int, *, with_labels: bool) -> None:
+        self.rows = 0
+        self.line_ids = False
+        self._engine = engine
+        self._conn = conn
+        self._file = file
+        self._file_id = file_id
+        self._with_labels = with_labels
+        self._staged = False
+        self._rejected = 0
+        self._labels = 0
+        self._last_line = 0
+        self._first_ts: datetime | None = None
+        self._last_ts: datetime | None = None
+        self._days: set[date] = set()
+        self._partitioning = True
+
+    def add(self, batch: Batch) -> None:
+        self._make_partitions({record.ts.date() for _, record in batch.records})
+        with driver(self._conn).cursor() as cursor:
+            with cursor.copy(_COPY_LOGS) as copy:
+                for line_number, record in batch.records:
+                    copy.write_row(_row(self._file.source, line_number, record))
+            if batch.rejects:
+                with cursor.copy(_COPY_REJECTS) as copy:
+                    for reject in batch.rejects:
+                        copy.write_row(_reject(self._file_id, reject))
+        if self._with_labels:
+            self._labels += labels.stage(
+                self._conn,
+                (
+                    labels.StagedLabel(
+                        source=self._file.source, source_id=record.source_id or str(number), label=record.label
+                    )
+                    for number, record in batch.records
+                    if record.label is not None
+                ),
+            )
+        self.rows += len(batch.records)
+        self._rejected += len(batch.rejects)
+        numbers = [number for number, _ in batch.records[-1:]] + [reject.line_number for reject in batch.rejects]
+        self._last_line = max([self._last_line, *numbers])
+        if batch.records:
+            self.line_ids = self.line_ids or any(record.source_id is None for _, record in batch.records)
+            times = [record.ts for _, record in batch.records]
+            self._first_ts = min(times) if self._first_ts is None else min(self._first_ts, *times)
+            self._last_ts = max(times) if self._last_ts is None else max(self._last_ts, *times)
+
+    def repeated_id(self) -> str | None:
+        """Says which id of this file an earlier line of its source has, if one has."""
+        repeated = self._conn.execute(
+            queries["intake.repeated_id"],
+            {"source": self._file.source, "first_ts": self._first_ts, "last_ts": self._last_ts},
+        ).scalar_one_or_none()
+        return None if repeated is None else f"the id {repeated!r} is there"
+
+    def finish(self) -> Loaded:
+        filed = 0
+        if self._labels:
+            filed = labels.apply_staged_to_new_rows(self._conn, labelled_by=self._file.path)
+        self._conn.execute(
+            queries["intake.finish_file"],
+            {
+                "file_id": self._file_id,
+                "own_ids": not self.line_ids,
+                "last_line": self._last_line,
+                "rows": self.rows,
+                "rejected": self._rejected,
+                "labels": filed,
+                "first_ts": self._first_ts,
+                "last_ts": self._last_ts,
+            },
+        )
+        return Loaded(file_id=self._file_id, rows=self.rows, rejected=self._rejected, labels=filed)
+
+    def _make_partitions(self, days: set[date]) -> None:
+        missing = days - self._days
+        if not missing or not self._partitioning:
+            return
+        if len(self._days) + len(missing) > MAX_NEW_PARTITIONS:
+            self._partitioning = False
+            return
+        # A row of this transaction in the default partition would make the next call wait for ourselves.
+        partitions.ensure(self._engine, partitions.LOGS, missing)
+        self._days |= missing
+        with transaction(self._engine) as conn:
+            self._partitioning = missing <= partitions.existing(conn, partitions.LOGS)
+
+
+def _row(source: str, line_number: int, record: LogRecord) -> tuple[object, ...]:
+    return (
+        record.ts,
+        record.response_time_ms,
+        record.status_code,
+        source,
+        record.source_id or str(line_number),
+        record.level,
+        record.service,
+        record.host,
+        record.trace_id,
+        record.message,
+        None if record.attributes is None else json.dumps(record.attributes),
+    )
+
+
+def _reject(file_id: int, reject: Reject) -> tuple[object, ...]:
+    return file_id, reject.line_number, reject.byte_offset, reject.raw, reject.reason

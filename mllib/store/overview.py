@@ -1,0 +1,30 @@
+"""How things stand, in a few figures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection
+
+from mllib.store.queries import queries
+
+
+def totals(conn: Connection) -> dict[str, int]:
+    """Counts of log rows, labelled rows, predictions and anomalies, under ``rows, labels, scored, anomalies``."""
+    return dict(conn.execute(queries["overview.totals"]).one()._mapping)
+
+
+def champions(conn: Connection) -> list[dict[str, Any]]:
+    """``detector, version, f1, as_of`` of each model in production."""
+    return [dict(row._mapping) for row in conn.execute(queries["overview.champions"])]
+
+
+def decisions(conn: Connection) -> list[dict[str, Any]]:
+    """``detector, version, kind, verdict, reason`` of the latest decision on each detector."""
+    return [dict(row._mapping) for row in conn.execute(queries["overview.decisions"])]
+
+
+def top_anomalies(conn: Connection, detector: str, at_most: int) -> list[dict[str, Any]]:
+    """``ts, score, severity, level, service, message`` of the highest scores."""
+    binds = {"detector": detector, "at_most": at_most}
+    return [dict(row._mapping) for row in conn.execute(queries["overview.top_anomalies"], binds)]

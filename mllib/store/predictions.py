@@ -1,0 +1,99 @@
+"""Writes predictions, moves superseded ones to the history, and keeps the hourly counts. Never commits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import polars as pl
+from sqlalchemy import Connection
+
+from mllib.store.database import driver
+from mllib.store.queries import queries
+from mllib.types import Window
+
+_COPY = (
+    "copy millrace.predictions (ts, log_id, run_id, model_version, score, raw_score, detector_id, severity, is_anomaly)"
+    " from stdin (format csv)"
+)
+
+
+@dataclass(slots=True)
+class Written:
+    """What was written, in all and by hour of event time (rows, anomalies, highest score)."""
+
+    rows: int = 0
+    anomalies: int = 0
+    hours: dict[datetime, tuple[int, int, float]] = field(default_factory=dict)
+
+    def add(self, frame: pl.DataFrame) -> None:
+        by_hour = frame.group_by(pl.col("ts").dt.truncate("1h").alias("hour")).agg(
+            pl.len().alias("rows"), pl.col("is_anomaly").sum().alias("anomalies"), pl.col("score").max().alias("score")
+        )
+        for hour, rows, anomalies, score in by_hour.iter_rows():
+            before = self.hours.get(hour, (0, 0, 0.0))
+            self.hours[hour] = (before[0] + rows, before[1] + anomalies, max(before[2], score))
+            self.rows += rows
+            self.anomalies += anomalies
+
+
+def supersede(conn: Connection, detector_id: int, run_id: int, ranges: Sequence[Window]) -> None:
+    """Moves the detector's predictions in these ranges to the history, as superseded by the run."""
+    for window in ranges:
+        conn.execute(
+            queries["predictions.supersede"],
+            {"detector_id": detector_id, "run_id": run_id, "start": window.start, "end": window.end},
+        )
+
+
+def write(
+    conn: Connection, frames: Iterable[pl.DataFrame], *, detector_id: int, run_id: int, model_version: int
+) -> Written:
+    """Copies frames of predictions in (columns log_id, ts, score, raw_score, is_anomaly, severity), and counts them.
+
+    The table's key refuses a second prediction of a row: then nothing of the transaction stays.
+    """
+    written = Written()
+    with driver(conn).cursor() as cursor, cursor.copy(_COPY) as copy:
+        for frame in frames:
+            if frame.is_empty():
+                continue
+            written.add(frame)
+            rows = frame.select(
+                "ts",
+                "log_id",
+                pl.lit(run_id).alias("run_id"),
+                pl.lit(model_version).alias("model_version"),
+                "score",
+                "raw_score",
+                pl.lit(detector_id).alias("detector_id"),
+                "severity",
+                "is_anomaly",
+            )
+            copy.write(rows.write_csv(include_header=False, datetime_format="%Y-%m-%d %H:%M:%S%.6f+00"))
+    return written
+
+
+def count_hours(
+    conn: Connection, written: Written, *, detector_id: int, run_id: int, superseded: Sequence[Window] = ()
+) -> None:
+    """Brings ``prediction_hours`` up to date with what was written and superseded."""
+    if superseded:
+        for name in ("predictions.forget_hours", "predictions.recount_hours"):
+            for window in superseded:
+                conn.execute(queries[name], {"detector_id": detector_id, "start": window.start, "end": window.end})
+        return
+    counts = [
+        {
+            "detector_id": detector_id,
+            "run_id": run_id,
+            "hour": hour,
+            "rows": rows,
+            "anomalies": anomalies,
+            "max_score": score,
+        }
+        for hour, (rows, anomalies, score) in sorted(written.hours.items())
+    ]
+    if counts:
+        conn.execute(queries["predictions.add_hours"], counts)

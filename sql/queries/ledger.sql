@@ -1,0 +1,104 @@
+-- name: lock
+-- Held while a claim is made, so that claims of a detector follow one another. Ends with the transaction.
+select pg_advisory_xact_lock(hashtext('millrace.claim'), :detector_id);
+
+-- name: find
+-- The run with this key, if it was claimed before.
+select r.run_id, d.name as detector, r.run_key, r.kind, r.model_version, r.claim_window, r.state, r.claimed, r.scored, r.anomalies
+from millrace.scoring_runs as r
+join millrace.detectors as d using (detector_id)
+where r.detector_id = :detector_id and r.run_key = :run_key;
+
+-- name: get
+-- One run by its number.
+select r.run_id, d.name as detector, r.run_key, r.kind, r.model_version, r.claim_window, r.state, r.claimed, r.scored, r.anomalies
+from millrace.scoring_runs as r
+join millrace.detectors as d using (detector_id)
+where r.run_id = :run_id;
+
+-- name: open_run
+-- The run of a detector that is claimed and not finished; there is at most one.
+select run_id from millrace.scoring_runs where detector_id = :detector_id and state = 'open';
+
+-- name: last_snapshot
+-- What the last claim of new rows had seen. Before the first: a snapshot that sees nothing.
+select coalesce(
+    (
+        select snapshot from millrace.scoring_runs
+        where detector_id = :detector_id and kind = 'new_rows'
+        order by run_id desc limit 1
+    ),
+    '1:1:'::pg_snapshot
+)::text;
+
+-- name: current_snapshot
+-- What is committed now.
+select pg_current_snapshot()::text;
+
+-- name: scored_by_windows
+-- Windows that were scored since the last claim of new rows: their rows are not new any more, as far as they saw them.
+select lower(w.claim_window) as window_start, upper(w.claim_window) as window_end, w.snapshot::text as snapshot
+from millrace.scoring_runs as w
+where
+    w.detector_id = :detector_id
+    and w.kind = 'window'
+    and w.run_id < coalesce(:before_run, 2147483647)
+    and w.run_id > coalesce(
+        (
+            select max(n.run_id) from millrace.scoring_runs as n
+            where n.detector_id = :detector_id and n.kind = 'new_rows' and n.run_id < coalesce(:before_run, 2147483647)
+        ),
+        0
+    )
+order by w.run_id;
+
+-- name: insert_run
+-- Stores a claim.
+insert into millrace.scoring_runs
+(detector_id, run_key, kind, model_version, previous_snapshot, snapshot, claim_window, claimed, state, finished_at)
+values (
+    :detector_id, :run_key, :kind, :model_version,
+    cast(:previous as pg_snapshot), cast(:snapshot as pg_snapshot),
+    case when :kind = 'window' then tstzrange(:window_start, :window_end) end,
+    :claimed,
+    case when :claimed = 0 then 'done' else 'open' end,
+    case when :claimed = 0 then now() end
+)
+returning run_id;
+
+-- name: insert_shard
+-- Stores one part of a claim.
+insert into millrace.scoring_shards (run_id, shard, ranges, claimed)
+values (:run_id, :shard, cast(:ranges as tstzmultirange), :claimed);
+
+-- name: list_shards
+-- The parts of a run, in order.
+select shard, claimed, finished_at is not null as done,
+    lower(ranges) as starts, upper(ranges) as ends
+from millrace.scoring_shards where run_id = :run_id order by shard;
+
+-- name: take_shard
+-- Everything needed to score a shard. The row lock makes a second worker wait, and find the shard done.
+select s.claimed, s.finished_at is not null as done, r.detector_id, r.model_version, r.kind,
+    r.previous_snapshot::text as previous, r.snapshot::text as snapshot, r.claim_window,
+    array(select array[lower(x), upper(x)] from unnest(s.ranges) as x order by lower(x)) as ranges
+from millrace.scoring_shards as s
+join millrace.scoring_runs as r using (run_id)
+where s.run_id = :run_id and s.shard = :shard
+for update of s;
+
+-- name: finish_shard
+-- Marks a shard done, in the transaction that wrote its predictions.
+update millrace.scoring_shards
+set scored = :scored, anomalies = :anomalies, finished_at = now()
+where run_id = :run_id and shard = :shard;
+
+-- name: finish_run
+-- Closes a run whose shards are all in, with their sums. Changes nothing while one is missing.
+update millrace.scoring_runs as r
+set state = 'done', finished_at = clock_timestamp(), scored = t.scored, anomalies = t.anomalies
+from (
+    select count(*) filter (where finished_at is null) as missing, sum(scored) as scored, sum(anomalies) as anomalies
+    from millrace.scoring_shards where run_id = :run_id
+) as t
+where r.run_id = :run_id and r.state = 'open' and t.missing = 0;

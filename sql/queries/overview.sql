@@ -1,0 +1,25 @@
+-- name: totals
+-- Rows, labels and predictions there are.
+select
+    (select count(*) from millrace.logs) as rows,
+    (select count(*) from millrace.labels_current where subject = 'logs') as labels,
+    (select coalesce(sum(rows), 0)::bigint from millrace.prediction_hours) as scored,
+    (select coalesce(sum(anomalies), 0)::bigint from millrace.prediction_hours) as anomalies;
+
+-- name: champions
+-- The model in production of each detector, with its F1 where the gate measured one.
+select detector, version, f1, as_of from analytics.model_history where status = 'champion' order by detector;
+
+-- name: decisions
+-- The latest decision on each detector.
+select distinct on (detector) detector, candidate_version as version, kind, verdict, reason
+from analytics.promotion_decisions
+order by detector, decision_id desc;
+
+-- name: top_anomalies
+-- The highest scores of one detector, the latest first where scores tie.
+select p.ts, p.score, p.severity, p.level, p.service, left(p.message, 500) as message
+from analytics.predictions_current as p
+where p.detector = :detector and p.is_anomaly
+order by p.score desc, p.ts desc
+limit :at_most;

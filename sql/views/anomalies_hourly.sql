@@ -1,0 +1,22 @@
+-- Grain: one detector, hour of event time and service that had an anomaly.
+create view analytics.anomalies_hourly with (security_invoker = true) as
+select
+    d.name as detector,
+    date_trunc('hour', p.ts, 'UTC') as hour,
+    coalesce(l.service, '(none)') as service,
+    count(*) as anomalies,
+    count(*) filter (where p.severity >= 3) as high_or_critical,
+    max(p.score) as max_score
+from millrace.predictions as p
+join millrace.detectors as d on p.detector_id = d.detector_id
+join millrace.logs as l on p.ts = l.ts and p.log_id = l.log_id
+where p.is_anomaly
+group by 1, 2, 3;
+
+comment on view analytics.anomalies_hourly is 'Grain: one detector, hour (UTC) and service with an anomaly. Hours without one are in scoring_hourly.';
+comment on column analytics.anomalies_hourly.detector is 'Name of the detector.';
+comment on column analytics.anomalies_hourly.hour is 'Start of the hour, by event time.';
+comment on column analytics.anomalies_hourly.service is 'Service that wrote the lines; (none) where the lines name none.';
+comment on column analytics.anomalies_hourly.anomalies is 'Lines called anomalies.';
+comment on column analytics.anomalies_hourly.high_or_critical is 'Those of severity high or critical.';
+comment on column analytics.anomalies_hourly.max_score is 'Highest score among them.';

@@ -1,0 +1,321 @@
+"""What every detector must keep, whatever its method. A new detector is tested by being there."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import mllib.detectors
+from mllib import artifacts
+from mllib.detectors import describe, detector, names
+from mllib.detectors.base import Detector, Model, ModelState
+from mllib.errors import BadArtifact, NothingToTrainOn, UnknownDetector
+from mllib.features.stream import with_context
+from mllib.types import Severity
+from tests.factories import empty_logs, in_chunks, make_frame, make_logs
+
+ROWS = 3_000
+PREDICTION = {
+    "log_id": pl.Int64,
+    "ts": pl.Datetime("us", "UTC"),
+    "score": pl.Float32,
+    "raw_score": pl.Float32,
+    "is_anomaly": pl.Boolean,
+    "severity": pl.Int16,
+}
+LOG_DETECTORS = [name for name in names() if detector(name).source == "logs"]
+
+_models: dict[str, Model] = {}
+
+
+def fitted(name: str) -> Model:
+    """One model per detector for the whole suite: models do not change."""
+    if name not in _models:
+        _models[name] = detector(name).fit(in_chunks(make_logs(ROWS), 1_000), rows=ROWS)
+    return _models[name]
+
+
+@pytest.fixture(params=LOG_DETECTORS)
+def kind(request: pytest.FixtureRequest) -> Detector:
+    return detector(request.param)
+
+
+@pytest.fixture
+def model(kind: Detector) -> Model:
+    return fitted(kind.name)
+
+
+@pytest.fixture(scope="module")
+def logs() -> pl.DataFrame:
+    return make_logs(2_000, seed=1)
+
+
+def predict(model: Model, chunks: list[pl.DataFrame], context: timedelta) -> pl.DataFrame:
+    return pl.concat([model.predict(chunk) for chunk in with_context(chunks, context)])
+
+
+def test_it_says_what_it_is(kind, model):
+    assert kind.name in names()
+    assert kind.title
+    assert kind.summary.endswith(".")
+    assert kind.metric in {"f1", "macro_f1"}
+    assert kind.context > timedelta(0)
+    assert model.algorithm
+    assert isinstance(artifacts.dumps(ModelState(header=model.parameters, arrays={})), bytes)
+
+
+def test_its_docstring_explains_the_method(kind):
+    text = describe(kind.name)
+    assert ast.get_docstring(ast.parse(Path(sys.modules[type(kind).__module__].__file__).read_text())) == text
+    for part in ("works when", "fails when", "higher is more anomalous"):
+        assert part in text.replace("\n", " ")
+
+
+def test_planted_outliers_rank_high(kind, model):
+    logs = make_logs(2_000, seed=2)
+    planted = np.arange(50, 2_000, 100)
+    outlier = pl.Series(np.isin(np.arange(logs.height), planted))
+    logs = logs.with_columns(
+        level=pl.when(outlier).then(pl.lit("FATAL")).otherwise("level"),
+        message=pl.when(outlier).then(pl.lit("panic: out of memory, killing request")).otherwise("message"),
+        response_time_ms=pl.when(outlier).then(60_000.0).otherwise("response_time_ms"),
+        status_code=pl.when(outlier).then(500).otherwise("status_code"),
+    )
+    score = model.predict(logs)["score"].to_numpy()
+    order = np.argsort(-score)
+    assert np.isin(order[: len(planted)], planted).mean() >= 0.9
+    assert model.predict(logs)["is_anomaly"].to_numpy()[planted].all()
+
+
+def test_features_are_named_and_numbers(model, logs):
+    features = model.features(logs)
+    assert features.shape == (logs.height, len(model.feature_names))
+    assert features.dtype == np.float32
+    assert np.isfinite(features).all()
+    assert len(set(model.feature_names)) == len(model.feature_names)
+
+
+def test_prediction_columns(model, logs):
+    prediction = model.predict(logs)
+    assert dict(prediction.schema) == PREDICTION
+    assert prediction.null_count().sum_horizontal().item() == 0
+    assert prediction["log_id"].to_list() == logs["log_id"].to_list()
+    assert prediction["ts"].to_list() == logs["ts"].to_list()
+    raw = model.raw_scores(logs)
+    assert raw.dtype == np.float64
+    assert prediction["raw_score"].to_list() == raw.astype(np.float32).tolist()
+    assert ((prediction["score"] >= 0) & (prediction["score"] <= 1)).all()
+
+
+def test_anomaly_threshold_score_and_severity_agree(model, logs):
+    raw = model.raw_scores(logs)
+    for threshold in (model.threshold, float(np.median(raw)), float(raw.max())):
+        moved = model.with_threshold(threshold)
+        prediction = moved.predict(logs)
+        flagged = (raw >= threshold).tolist()
+        assert moved.threshold == threshold
+        assert any(flagged)
+        assert prediction["is_anomaly"].to_list() == flagged
+        assert (prediction["score"].cast(pl.Float64) >= 0.6).to_list() == flagged
+        assert (prediction["severity"] > Severity.NORMAL).to_list() == flagged
+        order = np.argsort(raw, kind="stable")
+        assert (np.diff(prediction["score"].to_numpy()[order]) >= 0).all()
+
+
+def test_a_new_model_expects_a_tenth(model):
+    assert model.threshold == model.expected_threshold(0.1)
+    training = make_logs(ROWS)
+    assert (model.raw_scores(training) >= model.threshold).mean() == pytest.approx(0.1, abs=0.01)
+    assert (model.raw_scores(training) >= model.expected_threshold(0.02)).mean() == pytest.approx(0.02, abs=0.005)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.0, -1.0, float("nan"), float("inf")])
+def test_a_threshold_lies_between_0_and_1(model, threshold):
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        model.with_threshold(threshold)
+
+
+@pytest.mark.parametrize("name", LOG_DETECTORS)
+@settings(deadline=None, max_examples=12)
+@given(sizes=st.lists(st.integers(1, 700), min_size=1, max_size=6))
+def test_chunks_do_not_matter(name, sizes):
+    logs = make_logs(1_500, seed=3, span_s=1_000)
+    model, context = fitted(name), detector(name).context
+    assert predict(model, in_chunks(logs, *sizes), context).equals(model.predict(logs))
+
+
+def test_a_row_with_its_context_scores_as_in_the_batch(kind, model, logs):
+    whole = model.predict(logs)
+    raw = model.raw_scores(logs)
+    for place in range(0, logs.height, 97):
+        alone = logs.slice(0, place + 1).with_columns(claimed=pl.int_range(pl.len()) == place)
+        alone = alone.filter(pl.col("ts") > logs["ts"][place] - kind.context)
+        assert model.predict(alone).equals(whole[place])
+        assert model.raw_scores(alone)[0] == raw[place]
+
+
+def test_same_seed_same_scores_and_other_chunks_same_model(kind, logs):
+    training = make_logs(ROWS)
+    again = kind.fit(in_chunks(training, 777, 1, 250), rows=ROWS)
+    assert artifacts.dumps(again.state()) == artifacts.dumps(fitted(kind.name).state())
+    other = kind.fit([training], rows=ROWS, seed=7)
+    assert not np.array_equal(other.raw_scores(logs), again.raw_scores(logs))
+
+
+def test_it_survives_its_artifact(kind, model, logs):
+    moved = model.with_threshold(model.expected_threshold(0.03))
+    data = artifacts.dumps(moved.state())
+    again = kind.load(artifacts.loads(data, artifacts.digest(data)))
+    assert again.predict(logs).equals(moved.predict(logs))
+    assert (again.feature_names, again.threshold) == (moved.feature_names, moved.threshold)
+    assert (again.parameters, again.algorithm) == (moved.parameters, moved.algorithm)
+    assert artifacts.dumps(again.state()) == data
+
+
+def test_states_of_others_and_damaged_ones_are_refused(kind, model):
+    state = model.state()
+    for header in (
+        {**state.header, "detector": "another"},
+        {**state.header, "format": 99},
+        {"detector": kind.name, "format": state.header["format"]},
+    ):
+        with pytest.raises(BadArtifact):
+            kind.load(ModelState(header=header, arrays=state.arrays))
+    for name in state.arrays:
+        for arrays in (
+            {other: array for other, array in state.arrays.items() if other != name},
+            {**state.arrays, name: state.arrays[name][:-1]},
+            {**state.arrays, name: np.full_like(state.arrays[name], -5)},
+        ):
+            if name == "fills" and len(arrays.get(name, ())) == len(state.arrays[name]):
+                continue  # any number can stand in for a missing one
+            if name == "idf" and len(arrays.get(name, ())) == len(state.arrays[name]):
+                continue
+            with pytest.raises(BadArtifact):
+                kind.load(ModelState(header=state.header, arrays=arrays))
+
+
+def test_its_input_stays_as_it_was(kind, model, logs):
+    before = logs.clone()
+    features = model.features(logs)
+    model.predict(logs)
+    assert logs.equals(before)
+    assert model.features(logs).tobytes() == features.tobytes()
+    training = make_logs(500)
+    kept = training.clone()
+    kind.fit([training], rows=500)
+    assert training.equals(kept)
+
+
+def test_missing_values_are_filled_as_declared(model):
+    # The medians of the training sample stand in for a missing response time and status code.
+    logs = make_logs(300, seed=4)
+    training = make_logs(ROWS)
+    bare = logs.with_columns(response_time_ms=pl.lit(None, dtype=pl.Float64), status_code=pl.lit(None, dtype=pl.Int32))
+    features = dict(zip(model.feature_names, model.features(bare).T, strict=True))
+    assert np.unique(features["response_time"]) == pytest.approx(training["response_time_ms"].median())
+    assert np.unique(features["status_code"]).tolist() == [200]
+    assert np.isfinite(model.raw_scores(bare)).all()
+
+
+@pytest.mark.parametrize("odd", [float("inf"), float("-inf"), float("nan"), -3.0])
+def test_impossible_response_times_count_as_missing(model, odd):
+    logs = make_logs(300, seed=4)
+    place = pl.int_range(pl.len()) % 5 == 0
+    missing = logs.with_columns(response_time_ms=pl.when(place).then(None).otherwise("response_time_ms"))
+    impossible = logs.with_columns(response_time_ms=pl.when(place).then(odd).otherwise("response_time_ms"))
+    assert model.predict(impossible).equals(model.predict(missing))
+
+
+def test_only_context_and_empty_frames_give_no_prediction(kind, model):
+    for frame in (empty_logs(), make_logs(50, claimed=False, message=None)):
+        prediction = model.predict(frame)
+        assert prediction.height == 0
+        assert dict(prediction.schema) == PREDICTION
+        assert model.features(frame).shape == (0, len(model.feature_names))
+
+
+def test_context_rows_are_not_scored_but_count(model):
+    logs = make_logs(400, span_s=200)
+    late = logs.with_columns(claimed=pl.int_range(pl.len()) >= 390)
+    assert model.predict(late).equals(model.predict(logs).tail(10))
+    assert not model.predict(logs.tail(10)).equals(model.predict(late))
+
+
+@pytest.mark.parametrize("column", ["service", "level", "message"])
+@pytest.mark.parametrize("value", [None, "never seen before", ""])
+def test_unknown_words_are_fine(model, column, value):
+    logs = make_logs(200, **{column: value})
+    assert np.isfinite(model.raw_scores(logs)).all()
+    assert model.predict(logs).height == 200
+
+
+def test_extreme_rows_are_fine(model):
+    moments = pl.Series(["1970-01-01", "2026-03-02", "9999-12-31"]).str.to_datetime("%Y-%m-%d", time_unit="us")
+    frame = make_frame(
+        log_id=[-(2**63), 0, 2**63 - 1],
+        ts=moments.dt.replace_time_zone("UTC"),
+        message=["x" * 1_000_000, "\x00", "\uffff"],
+        response_time_ms=[1e308, 0.0, 5e-324],
+        status_code=[-(2**31), 0, 2**31 - 1],
+    )
+    assert np.isfinite(model.features(frame)).all()
+    assert model.predict(frame).height == 3
+
+
+@pytest.mark.parametrize("rows", [0, 1, 20])
+def test_too_few_rows_are_refused(kind, rows):
+    frames = in_chunks(make_logs(rows), 10) if rows else [empty_logs()]
+    context = make_logs(500, claimed=False, log_id=np.arange(-500, 0)).with_columns(
+        ts=pl.col("ts") - timedelta(hours=1)
+    )
+    with pytest.raises(NothingToTrainOn, match=f"got {rows} "):
+        kind.fit([context, *frames], rows=rows)
+    with pytest.raises(NothingToTrainOn):
+        kind.fit([], rows=0)
+
+
+def test_it_fits_rows_that_are_all_alike(kind):
+    same = make_logs(300, level="INFO", service="one", message="tick", response_time_ms=None, status_code=None)
+    model = kind.fit([same], rows=300)
+    assert model.predict(same)["is_anomaly"].mean() <= 0.1
+
+
+def test_secrets_are_in_no_artifact(kind):
+    leak = "login ok, password=swordfish token wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY mail alice.smith@example.org"
+    logs = make_logs(600)
+    odd = pl.int_range(pl.len()) % 2 == 0
+    logs = logs.with_columns(message=pl.when(odd).then(pl.lit(leak)).otherwise("message"))
+    data = artifacts.dumps(kind.fit([logs], rows=600).state()).lower()
+    assert b"login" in data
+    for secret in (b"swordfish", b"bpxrficy", b"wjalr", b"alice"):
+        assert secret not in data
+
+
+def test_names_are_listed_without_importing_them():
+    program = (
+        "import sys, mllib.detectors as d; names = d.names(); text = [d.describe(n) for n in names];"
+        "assert all(text), text;"
+        "heavy = {'sklearn', 'polars', 'numpy', 'pandas'} & set(sys.modules); assert not heavy, heavy;"
+        "print(*names)"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert tuple(found.stdout.split()) == names()
+    assert "log_anomaly" in names()
+    assert not [name for name in names() if name.startswith("_") or name == "base"]
+
+
+def test_unknown_names_are_refused_with_the_known_ones():
+    for ask in (mllib.detectors.detector, mllib.detectors.describe):
+        for name in ("nope", "base", "_isolation", "log_anomaly.x", ""):
+            with pytest.raises(UnknownDetector, match="log_anomaly"):
+                ask(name)

@@ -1,0 +1,177 @@
+"""The gate as a table of cases: what was measured, what each policy says."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from mllib.evaluation import BinaryMetrics, BootstrapDifference
+from mllib.promotion import Evidence, decide
+from mllib.types import Policy, Verdict
+
+PROMOTE, REFUSE, NOT_ENOUGH = Verdict.PROMOTE, Verdict.REFUSE, Verdict.NOT_ENOUGH_EVIDENCE
+ROWS, POSITIVES = 10_000, 100
+
+
+def make_metrics(
+    f1: float, alert_rate: float | None = 0.01, rows: int = ROWS, positives: int = POSITIVES
+) -> BinaryMetrics:
+    return BinaryMetrics(
+        rows=rows,
+        positives=positives,
+        alarms=100,
+        true_positives=1,
+        precision=None,
+        recall=None,
+        f1=f1,
+        accuracy=None,
+        roc_auc=None,
+        average_precision=None,
+        alert_rate=alert_rate,
+    )
+
+
+def make_evidence(new: float = 0.6, old: float | None = 0.5, lower: float | None = 0.01, **override: Any) -> Evidence:
+    """A better candidate beyond doubt, unless overridden; ``old=None`` means that there is no champion."""
+    bootstrap = BootstrapDifference(
+        difference=new - (old or 0), lower=lower, upper=0.5, standard_error=0.02, resamples=2000, clusters=500
+    )
+    values: dict[str, Any] = {
+        "first": old is None,
+        "candidate": make_metrics(new),
+        "champion": None if old is None else make_metrics(old),
+        "bootstrap": None if old is None else bootstrap,
+        "holdout_rows": ROWS,
+        "holdout_positives": POSITIVES,
+        "holdout_hash": "ab" * 32,
+        "excluded_rows": 0,
+        "flag_everything_f1": 0.02,
+    }
+    return Evidence(**(values | override))
+
+
+def few(positives: int) -> dict[str, Any]:
+    return {
+        "holdout_positives": positives,
+        "candidate": make_metrics(0.6, positives=positives),
+        "champion": make_metrics(0.5, positives=positives),
+    }
+
+
+NAN = math.nan
+CASES = [
+    ("better beyond doubt", make_evidence(), PROMOTE, PROMOTE),
+    ("better, but it may be chance", make_evidence(lower=-0.01), PROMOTE, REFUSE),
+    ("a lower bound of exactly the gain", make_evidence(lower=0.0), PROMOTE, REFUSE),
+    ("better by a hair", make_evidence(0.5 + 1e-12, 0.5, lower=-0.1), PROMOTE, REFUSE),
+    ("a tie", make_evidence(0.5, 0.5, lower=0.0), REFUSE, REFUSE),
+    ("worse", make_evidence(0.4, 0.5, lower=-0.2), REFUSE, REFUSE),
+    ("29 positives", make_evidence(**few(29)), NOT_ENOUGH, NOT_ENOUGH),
+    ("30 positives", make_evidence(**few(30)), PROMOTE, PROMOTE),
+    (
+        "no positives and worse",
+        make_evidence(0.4, 0.5, **(few(0) | {"candidate": make_metrics(0.4, positives=0)})),
+        NOT_ENOUGH,
+        NOT_ENOUGH,
+    ),
+    ("no bootstrap", make_evidence(bootstrap=None), PROMOTE, NOT_ENOUGH),
+    ("too few clusters for a bound", make_evidence(lower=None), PROMOTE, NOT_ENOUGH),
+    ("a NaN bound", make_evidence(lower=NAN), PROMOTE, NOT_ENOUGH),
+    ("worse and no bootstrap", make_evidence(0.4, 0.5, bootstrap=None), REFUSE, REFUSE),
+    ("candidate NaN", make_evidence(NAN, 0.5), REFUSE, REFUSE),
+    ("champion NaN", make_evidence(0.6, NAN), REFUSE, REFUSE),
+    ("candidate missing", make_evidence(candidate=None), REFUSE, REFUSE),
+    ("champion's figures missing", make_evidence(champion=None), REFUSE, REFUSE),
+    ("three times the alerts", make_evidence(candidate=make_metrics(0.6, 0.03)), PROMOTE, PROMOTE),
+    ("more than three times the alerts", make_evidence(candidate=make_metrics(0.6, 0.0301)), REFUSE, REFUSE),
+    ("alert rate missing", make_evidence(candidate=make_metrics(0.6, None)), REFUSE, REFUSE),
+    ("alert rate NaN", make_evidence(champion=make_metrics(0.5, NAN)), REFUSE, REFUSE),
+    ("silent champion, modest candidate", make_evidence(0.6, 0.0, champion=make_metrics(0.0, 0.0)), PROMOTE, PROMOTE),
+    (
+        "silent champion, noisy candidate",
+        make_evidence(0.6, 0.0, champion=make_metrics(0.0, 0.0), candidate=make_metrics(0.6, 0.031)),
+        REFUSE,
+        REFUSE,
+    ),
+    ("first, beats flag-everything", make_evidence(0.6, None), PROMOTE, PROMOTE),
+    ("first, ties flag-everything", make_evidence(0.02, None), REFUSE, REFUSE),
+    ("first, below flag-everything", make_evidence(0.01, None), REFUSE, REFUSE),
+    ("first, NaN", make_evidence(NAN, None), REFUSE, REFUSE),
+    ("first, no baseline", make_evidence(0.6, None, flag_everything_f1=NAN), REFUSE, REFUSE),
+    (
+        "first, too few positives",
+        make_evidence(0.6, None, candidate=make_metrics(0.6, positives=3), holdout_positives=3),
+        NOT_ENOUGH,
+        NOT_ENOUGH,
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("evidence", "strict", "proven"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
+)
+def test_verdicts(evidence: Evidence, strict: Verdict, proven: Verdict) -> None:
+    by_strict, by_evidence = decide(evidence, Policy.STRICT), decide(evidence, Policy.EVIDENCE)
+    assert (by_strict.verdict, by_strict.other_verdict) == (strict, proven)
+    assert (by_evidence.verdict, by_evidence.other_verdict) == (proven, strict)
+    assert (by_strict.other_policy, by_evidence.other_policy) == (Policy.EVIDENCE, Policy.STRICT)
+    for decision in (by_strict, by_evidence):
+        assert all(gate.passed for gate in decision.gates) == (decision.verdict is PROMOTE)
+        assert all(gate.detail in decision.reason for gate in decision.gates if not gate.passed)
+        assert f"The {decision.other_policy} policy would" in decision.reason
+
+
+def test_reasons_carry_the_figures_in_plain_words() -> None:
+    promoted = decide(make_evidence(lower=-0.01), Policy.STRICT)
+    assert promoted.reason == (
+        "Promoted: the candidate's F1 of 0.6000 is higher than the 0.5000 of the champion, on the same 10,000 holdout "
+        "rows with 100 labelled anomalies (with so few anomalies, a difference in F1 below 0.050 would often go "
+        "unseen). "
+        "The evidence policy would refuse it."
+    )
+    refused = decide(make_evidence(0.5, 0.5, lower=0.0), Policy.STRICT)
+    assert refused.reason.startswith("Refused: the candidate's F1 of 0.5000 is the same as that of the champion")
+    assert refused.reason.endswith("The evidence policy would refuse it too.")
+    first = decide(make_evidence(0.6, None), Policy.STRICT)
+    assert first.first
+    assert first.reason.startswith("Promoted as the first champion: the candidate's F1 of 0.6000")
+    hair = decide(make_evidence(0.50001, 0.5), Policy.STRICT)
+    assert "0.50001 is higher than the 0.50000" in hair.reason
+
+
+def test_left_out_rows_are_counted_in_the_gate() -> None:
+    gates = {gate.name: gate for gate in decide(make_evidence(excluded_rows=1234), Policy.STRICT).gates}
+    assert "1,234 rows that a model was trained on are left out" in gates["enough_positives"].detail
+
+
+def test_limits_can_be_set() -> None:
+    assert decide(make_evidence(), Policy.STRICT, min_positives=101).verdict is NOT_ENOUGH
+    assert decide(make_evidence(lower=0.01), Policy.EVIDENCE, min_gain=0.01).verdict is REFUSE
+    assert decide(make_evidence(lower=0.011), Policy.EVIDENCE, min_gain=0.01).verdict is PROMOTE
+    noisy = make_evidence(candidate=make_metrics(0.6, 0.05))
+    assert decide(noisy, Policy.STRICT, alert_rate_limit=5.0).verdict is PROMOTE
+
+
+def test_the_smallest_difference_is_given_below_300_positives_only() -> None:
+    assert decide(make_evidence(), Policy.STRICT).smallest_difference == pytest.approx(2.485 * 0.02)
+    many = {"candidate": make_metrics(0.6, positives=300), "champion": make_metrics(0.5, positives=300)}
+    assert decide(make_evidence(holdout_positives=300, **many), Policy.STRICT).smallest_difference is None
+
+
+def test_single_feature_rules_change_nothing() -> None:
+    plain = make_evidence()
+    assert decide(replace(plain, rule_f1={"status >= 500": 0.99}), Policy.STRICT) == decide(plain, Policy.STRICT)
+
+
+def test_figures_of_different_rows_are_refused() -> None:
+    with pytest.raises(ValueError, match="measure both models on the same rows"):
+        make_evidence(champion=make_metrics(0.5, rows=9_999))
+    with pytest.raises(ValueError, match="measure both models on the same rows"):
+        make_evidence(holdout_positives=101)
+    with pytest.raises(ValueError, match="the candidate first"):
+        make_evidence(bootstrap=replace(make_evidence().bootstrap, difference=-0.1))  # type: ignore[type-var]
+    with pytest.raises(ValueError, match="not the first"):
+        make_evidence(first=True)
