@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow.sdk import CronTriggerTimetable, Param, dag, get_current_context, task
 
-from common import DEFAULTS, engine, final_states
+from dags.common import DEFAULTS, engine, final_states
 from mllib import settings
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ import logging
 
 from airflow.sdk import CronTriggerTimetable, dag, task
 
-from common import DEFAULTS, engine, final_states
+from dags.common import DEFAULTS, engine, final_states
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from typing import Any
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import CronTriggerTimetable, Param, dag, get_current_context, task
 
-from common import DEFAULTS, as_of, engine, final_states, moment_param
+from dags.common import DEFAULTS, as_of, engine, final_states, moment_param
 from mllib.detectors import describe, names
 from mllib.types import Policy, Verdict
 

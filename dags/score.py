@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow.sdk import Asset, CronPartitionTimetable, Param, TriggerRule, dag, get_current_context, task
 
-from common import DEFAULTS, engine, final_states, moment_param, scoring_window
+from dags.common import DEFAULTS, engine, final_states, moment_param, scoring_window
 from mllib.detectors import describe, names
 
 log = logging.getLogger(__name__)

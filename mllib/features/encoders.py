@@ -45,7 +45,7 @@ def category_codes(
     values: pl.Series, categories: Sequence[str], codes: Sequence[int] | None = None
 ) -> NDArray[np.int64]:
     """The position of each value in ``categories`` (or its entry of ``codes``); -1 for null and anything else."""
-    if not categories:
+    if not categories or values.is_empty():
         return np.full(len(values), -1, dtype=np.int64)
     places = list(range(len(categories)) if codes is None else codes)
     return values.replace_strict(list(categories), places, default=-1, return_dtype=pl.Int64).fill_null(-1).to_numpy()
@@ -58,6 +58,8 @@ def factorize(values: pl.Series) -> tuple[NDArray[np.int64], pl.Series]:
     """
     distinct = values.unique(maintain_order=True)
     places = pl.int_range(len(distinct), dtype=pl.Int64, eager=True)
+    if values.is_empty():  # replace_strict then forgets the type asked for
+        return np.empty(0, dtype=np.int64), distinct
     return values.replace_strict(distinct, places, return_dtype=pl.Int64).to_numpy(), distinct
 
 

@@ -14,12 +14,12 @@ BLOCK = 256 * 1024
 COMPRESSED_BLOCK = 16 * 1024
 
 _GZIP = b"\x1f\x8b"
-_OTHER_ARCHIVES = {
+OTHER_ARCHIVES = {
     b"PK\x03\x04": "a zip archive",
-    b"BZh": "bzip2",
+    b"BZh91AY&": "bzip2",
     b"\xfd7zXZ": "xz",
     b"\x28\xb5\x2f\xfd": "Zstandard",
-    b"PAR1": "Parquet",
+    b"PAR1\x15": "Parquet",
 }
 
 
@@ -40,7 +40,7 @@ def blocks(path: Path, *, max_ratio: float, max_bytes: int) -> Iterator[bytes]:
         with path.open("rb") as file:
             start = file.read(8)
             file.seek(0)
-            for magic, name in _OTHER_ARCHIVES.items():
+            for magic, name in OTHER_ARCHIVES.items():
                 if start.startswith(magic):
                     raise BadInput(f"{path.name} is {name}; only plain text and gzip can be read. Unpack it first.")
             if not start.startswith(_GZIP):

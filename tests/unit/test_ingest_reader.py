@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from mllib.errors import BadInput
 from mllib.ingest import format_named, formats
 from mllib.ingest.reader import Batch, Reject, digest, read, source_name
+from mllib.ingest.stream import OTHER_ARCHIVES
 
 TS = "2031-01-02T03:04:05Z"
 LATEST = datetime(2032, 1, 1, tzinfo=UTC)
@@ -155,10 +156,10 @@ def test_a_file_without_newlines_is_never_held(path: Path) -> None:
 
 
 def test_batches_are_no_larger_than_asked_for(path: Path) -> None:
-    content = b"\n".join(line(number) if number % 3 else b"" for number in range(25))
+    content = b"\n".join(line(number) if number % 3 else b"" for number in range(26))
     found = batches(path, content, batch_rows=10)
-    assert [batch.lines for batch in found] == [10, 10, 5]
-    assert [number for batch in found for number, _ in batch.records] == [n + 1 for n in range(25) if n % 3]
+    assert [batch.lines for batch in found] == [10, 10, 6]
+    assert [number for batch in found for number, _ in batch.records] == [n + 1 for n in range(26) if n % 3]
 
 
 def test_many_long_lines_fill_a_batch_before_it_has_its_rows(path: Path) -> None:
@@ -192,7 +193,7 @@ def test_a_damaged_gzip_file_keeps_the_lines_before_the_damage(path: Path) -> No
     records, rejects = outcome(path, bytes(packed))
     assert len(records) > 5_000
     assert len(rejects) >= 1
-    assert rejects[-1].reason.startswith("the gzip data are damaged (")
+    assert "the gzip data are damaged (" in rejects[-1].reason
 
 
 def test_a_wrong_checksum_loses_no_line(path: Path) -> None:
@@ -269,8 +270,7 @@ def nearly_valid(draw: st.DrawFn) -> bytes:
 def test_any_bytes_become_records_rejects_or_blanks(path: Path, name: str, pieces: list[bytes], packed: bool) -> None:
     content = b"\n".join(pieces)
     path.write_bytes(gzip.compress(content) if packed else content)
-    if not packed and content[:2] == b"\x1f\x8b":
-        return
+    assume(packed or not content.startswith((b"\x1f\x8b", *OTHER_ARCHIVES)))
     found = list(read(path, format_named(name), batch_rows=3, max_line_bytes=120))
     physical = content.removeprefix(b"\xef\xbb\xbf")
     assert sum(batch.lines for batch in found) == physical.count(b"\n") + (
