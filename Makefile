@@ -27,8 +27,8 @@ help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: install
-install: ## create .venv and install what Millrace runs on, pinned and checked by hash
-	@$(MAKE) --no-print-directory $(INSTALLED)
+install: $(INSTALLED) ## create .venv and install what Millrace runs on, pinned and checked by hash
+	@:
 
 .PHONY: run
 run: install ## start everything, run the main job, print where to look (LOGS=path FORMAT=bgl for your own logs, PORT=8081)
@@ -77,8 +77,8 @@ clean: ## remove .venv and caches; the stack's data in .millrace stays
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: dev
-dev: install
-	@$(MAKE) --no-print-directory $(INSTALLED_DEV)
+dev: $(INSTALLED_DEV)
+	@:
 
 # Everything below installs. One at a time: a second `make` waits at the lock, and then finds the work done.
 # The stamp holds the checkout's path, so that a moved checkout is installed again.
@@ -105,7 +105,7 @@ endef
 
 define LOCK
 import fcntl, subprocess, sys
-lock = open("$(VENV)/.lock", "w")
+lock = open("$(VENV)/.make-lock", "w")
 fcntl.flock(lock, fcntl.LOCK_EX)
 sys.exit(subprocess.call(sys.argv[1:]))
 endef
@@ -124,7 +124,8 @@ $(INSTALLED): requirements.txt requirements-uv.txt pyproject.toml
 	@$(BIN)/python -c '' 2>/dev/null || { echo "Creating $(VENV) with $$($(PYTHON) -V)"; rm -rf $(BIN) && $(PYTHON) -m venv $(VENV); }
 	@echo "Installing the pinned packages (about 900 MB the first time)"
 	@$(call FETCH,sync,requirements.txt)
-	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python --editable . || \
+	    $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@pwd > $@
 
 $(INSTALLED_DEV): requirements-dev.txt $(INSTALLED)

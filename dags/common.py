@@ -17,11 +17,13 @@ from mllib.types import Window
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+log = logging.getLogger(__name__)
+
 HOUR = timedelta(hours=1)
 
 DEFAULTS: dict[str, Any] = {
-    # Backfills may reach back to any hour that has logs.
-    "start_date": datetime(2000, 1, 1, tzinfo=UTC),
+    # No start_date: backfills may reach back to any hour that has logs, and a DAG that is unpaused for the first time
+    # waits for its next hour instead of running the last one at once, beside whoever triggered it by hand.
     "catchup": False,
     "default_args": {"owner": "millrace", "retries": 2, "retry_delay": timedelta(seconds=30)},
 }
@@ -53,10 +55,12 @@ def final_states() -> Iterator[None]:
     try:
         yield
     except (NoChampion, NothingToTrainOn) as reason:
+        log.warning("Skipped: %s", reason)  # Airflow logs that a task was skipped, but not why
         raise AirflowSkipException(str(reason)) from None
     except DatabaseUnavailable:
         raise
     except MillraceError as error:
+        log.error("%s", error)  # a sentence above the traceback
         raise AirflowFailException(str(error)) from None
 
 

@@ -52,7 +52,13 @@ class ScoreReport:
 
 
 def claim(
-    engine: Engine, detector: str, run_key: str, *, window: Window | None = None, version: int | None = None
+    engine: Engine,
+    detector: str,
+    run_key: str,
+    *,
+    window: Window | None = None,
+    version: int | None = None,
+    shard_rows: int = scoring.SHARD_ROWS,
 ) -> tuple[Claimed, list[Run]]:
     """Claims rows for the run with this key, or finds its claim again. Earlier runs that were left open are finished
     first, and returned beside it.
@@ -62,7 +68,8 @@ def claim(
     context = detector_named(detector).context
 
     def pack(minutes: Sequence[tuple[datetime, int]]) -> list[PlannedShard]:
-        return [PlannedShard(ranges=ranges, claimed=rows) for ranges, rows in scoring.pack(minutes, context=context)]
+        packed = scoring.pack(minutes, context=context, shard_rows=shard_rows)
+        return [PlannedShard(ranges=ranges, claimed=rows) for ranges, rows in packed]
 
     finished = []
     while True:

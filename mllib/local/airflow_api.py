@@ -149,14 +149,19 @@ class AirflowApi:
             time.sleep(0.5)
 
     def failures(self, dag_id: str, run_id: str) -> list[str]:
-        """For each failed task of a run, its name and the last line of its log that names an error."""
+        """For each failed task of a run, its name and what its log says last."""
+        return [f"{task}: {text}" for task, text in self._last_words(dag_id, run_id, "failed")]
+
+    def skipped(self, dag_id: str, run_id: str) -> list[str]:
+        """Why tasks of a run skipped themselves, in their own words; tasks skipped in consequence are left out."""
+        return [text for _, text in self._last_words(dag_id, run_id, "skipped")]
+
+    def _last_words(self, dag_id: str, run_id: str, state: str) -> list[tuple[str, str]]:
         said = []
         for task in self.task_instances(dag_id, run_id):
-            if task["state"] == "failed":
-                log = self.task_log(
-                    dag_id, run_id, task["task_id"], try_number=task["try_number"], map_index=task["map_index"]
-                )
-                lines = [line for line in log.splitlines() if line.strip()]
-                errors = [line for line in lines if "error" in line.lower()]
-                said.append(f"{task['task_id']}: {(errors or lines or ['no log'])[-1]}")
+            # A task that was never started has nothing to say.
+            if task["state"] == state and task["try_number"]:
+                place = {"try_number": task["try_number"], "map_index": task["map_index"]}
+                lines = [line for line in self.task_log(dag_id, run_id, task["task_id"], **place).splitlines() if line]
+                said.append((task["task_id"], lines[-1] if lines else "its log is empty"))
         return said

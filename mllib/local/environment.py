@@ -31,6 +31,8 @@ def stack_environment(home: Path) -> dict[str, str]:
         # Airflow renames its processes; without this the renaming would wipe out the marker.
         "SPT_NOENV": "1",
         "MILLRACE_HOME": str(home),
+        # The DAG files share a module, imported as dags.common.
+        "PYTHONPATH": str(settings.PROJECT),
         "MILLRACE_DSN": postgres.dsn(),
         "AIRFLOW_CONN_MILLRACE": postgres.dsn(),
         "AIRFLOW_HOME": str(home / "airflow"),

@@ -83,8 +83,9 @@ class EmbeddedPostgres:
 
     def dsn(self, database: str = "millrace") -> str:
         """The libpq URL of a database, password included."""
+        port = self.port
         password = state.secret(self.home, "postgres_password")
-        return f"postgresql://{USER}:{password}@{state.LOOPBACK}:{self.port}/{database}"
+        return f"postgresql://{USER}:{password}@{state.LOOPBACK}:{port}/{database}"
 
     def prepare(self) -> None:
         """Create the data folder if there is none, and make sure that the port is free unless the server runs."""
@@ -281,8 +282,10 @@ class EmbeddedPostgres:
         account = server_account(self.data)
         prefix = [setpriv, f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups"]
         if not all(_reachable(path, account) for path in (binary("postgres"), self.home)):
-            # A folder on the way is closed to others, as /root is. This one right lets the server pass through it.
+            # A folder on the way is closed to others, as /root is. This one right lets the server pass through it;
+            # the security bit makes access(2), with which PostgreSQL looks for its own files, respect that right.
             prefix += ["--inh-caps=-all,+dac_override", "--ambient-caps=-all,+dac_override"]
+            prefix += ["--bounding-set=-all,+dac_override", "--securebits=+no_setuid_fixup"]
         return [*prefix, "--"]
 
 

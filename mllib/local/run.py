@@ -6,6 +6,7 @@ Done again, it finds what is there and only does what is missing.
 from __future__ import annotations
 
 import argparse
+import glob
 import shutil
 import sys
 import time
@@ -13,15 +14,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from mllib import jobs, settings
+from mllib import settings
 from mllib.errors import BadInput, MillraceError, StackProblem
-from mllib.local import stack
+from mllib.local import stack, state
 from mllib.local.airflow_api import AirflowApi
 from mllib.local.environment import passwords
 from mllib.local.postgres import binary
 from mllib.local.progress import shown
 
 DETECTOR = "log_anomaly"
+UNFINISHED = ".part"  # the ingest passes over such names
+SYNTHETIC = "synthetic"  # a file of that name says that demo logs went into the database
 INGEST, RETRAIN, SCORE = "ingest", f"retrain_{DETECTOR}", f"score_{DETECTOR}"
 
 
@@ -33,63 +36,91 @@ def run(home: Path, *, logs: Path | None = None, log_format: str = "auto", port:
     if logs is not None and not logs.exists():
         raise BadInput(f"There is no file {logs}. Give the path of your log file: make run LOGS=path FORMAT=bgl.")
     print(f"Millrace, state in {home}", flush=True)
+    state.prepare_home(home)
+    settings.landing().mkdir(parents=True, exist_ok=True)
+    with state.lock(
+        home, lambda: print("  Another `make run` is at work here; waiting for it.", flush=True), name="run"
+    ):
+        _run(home, logs, log_format, port)
+
+
+def _run(home: Path, logs: Path | None, log_format: str, port: int | None) -> None:
     with ThreadPoolExecutor(1) as pool:
         # Written while the stack starts.
-        files = pool.submit(_own_files, home, logs) if logs else pool.submit(_demo_files, home)
+        files = pool.submit(_own_files, logs) if logs else pool.submit(_demo_files, home)
         status = stack.up(home, port, step=shown)
         if port and status.web_url and not status.web_url.endswith(f":{port}"):
             print(f"  The web address is {status.web_url}: port {port} was taken, or the stack was running already.")
-        landed = _wait_for_files(files, demo=logs is None)
+        written = _wait_for_files(files, demo=logs is None)
     api, dsn = stack.api(home), stack.current_dsn(home)
     _wait_for_dags(api)
-    before = jobs.summary(dsn)
+    before = _summary(dsn)
     if logs:
-        # A file that was ingested before is known by its digest, and passed over.
-        for path in landed:
-            _run_dag(api, INGEST, f"Ingesting {path.name}", {"path": str(path), "format": log_format})
-    elif landed or not before["rows"]:
-        _run_dag(api, INGEST, "Ingesting the demo logs", {})
-    else:
+        _ingest_own(api, written, log_format)
+    elif before["rows"]:
         print(f"  Found {before['rows']:,} log rows of an earlier run; nothing to ingest.")
+    else:
+        _ingest_demo(api, home, written)
     if _champion(before) is None:
-        _run_dag(api, RETRAIN, "Training and judging a first model", {})
-    now = jobs.summary(dsn)
+        run_id = _run_dag(api, RETRAIN, "Training and judging a first model")
+        for reason in api.skipped(RETRAIN, run_id):
+            print(f"  Nothing was trained: {_plain(reason)}")
+    now = _summary(dsn)
     if _champion(now) is None:
         print("  There is no model in production, so nothing is scored yet.")
     elif now["rows"] > before["rows"] or not now["scored"]:
-        _run_dag(api, SCORE, "Scoring the new rows", {})
+        _run_dag(api, SCORE, "Scoring the new rows")
     else:
         print(f"  Found {now['scored']:,} scored rows; from here on the hourly runs score what is new.")
     for dag_id, dag in api.dags().items():
         if dag["is_paused"]:
             api.pause(dag_id, paused=False)
-    print_summary(home, status, jobs.summary(dsn), synthetic=logs is None)
+    print_summary(home, status, _summary(dsn))
+
+
+def _summary(dsn: str) -> dict[str, Any]:
+    from mllib.jobs.overview import summary  # here: SQLAlchemy takes a moment, and the stack can start meanwhile
+    from mllib.store.database import engine_for
+
+    return summary(engine_for(dsn), detector=DETECTOR)
 
 
 def _demo_files(home: Path) -> list[Path]:
-    """The demo logs that were not there before: all of them at the first call, none later."""
+    """Write the demo logs beside the landing folder, unless that holds files already: those are what to work on."""
     from mllib.demo import generate  # here: numpy takes a moment
 
-    landing = home / "landing"
-    done = home / "run" / "demo"
-    if done.exists():
-        return []
-    written = generate(landing)
-    done.touch()
-    return written
+    return [] if any(settings.landing().iterdir()) else generate(home / "run" / "demo")
 
 
-def _own_files(home: Path, logs: Path) -> list[Path]:
-    """Copy the user's file, or the files of the user's folder, into the landing folder; return them there."""
-    sources = sorted(path for path in logs.iterdir() if path.is_file()) if logs.is_dir() else [logs]
-    landed = []
-    for source in sources:
-        target = home / "landing" / source.name
-        partial = target.with_name(f".{target.name}.part")
-        shutil.copyfile(source, partial)
-        partial.replace(target)
-        landed.append(target)
-    return landed
+def _ingest_demo(api: AirflowApi, home: Path, written: list[Path]) -> None:
+    for path in written:
+        shutil.move(path, settings.landing() / path.name)
+    if written:
+        (home / "run" / SYNTHETIC).touch()
+    _run_dag(api, INGEST, "Ingesting the logs", run_id=_unpaused(api, INGEST))
+
+
+def _own_files(logs: Path) -> list[Path]:
+    """Copy the user's file, or the files of the user's folder, into the landing folder, under names it passes over."""
+    copies = []
+    try:
+        for source in sorted(path for path in logs.iterdir() if path.is_file()) if logs.is_dir() else [logs]:
+            copies.append(settings.landing() / f"{source.name}{UNFINISHED}")
+            shutil.copyfile(source, copies[-1])
+    except OSError as error:
+        raise BadInput(f"{error.filename} cannot be copied to {settings.landing()}: {error.strerror}.") from error
+    return copies
+
+
+def _ingest_own(api: AirflowApi, copies: list[Path], log_format: str) -> None:
+    # The run that may start by itself would read the files too, but in the format that it guesses.
+    if run_id := _unpaused(api, INGEST):
+        _run_dag(api, INGEST, "Waiting for a scheduled run", run_id=run_id)
+    for copy in copies:
+        path = copy.rename(copy.with_name(copy.name.removesuffix(UNFINISHED)))
+        # A file that was ingested before is known by its digest, and passed over.
+        conf = {"files": glob.escape(path.name), "format": log_format}
+        _run_dag(api, INGEST, f"Ingesting {path.name}", conf)
 
 
 def _wait_for_files(files: Future[list[Path]], *, demo: bool) -> list[Path]:
@@ -114,11 +145,30 @@ def _wait_for_dags(api: AirflowApi) -> None:
             time.sleep(0.3)
 
 
-def _run_dag(api: AirflowApi, dag_id: str, title: str, conf: dict[str, Any]) -> None:
-    """Start one run of a DAG, unpause the DAG, and wait for the end. Raises StackProblem when the run fails."""
+def _unpaused(api: AirflowApi, dag_id: str) -> str | None:
+    """Unpause a DAG; return the id of the run that starts by itself then, if its last time was just now."""
+    if not api.dags()[dag_id]["is_paused"]:
+        return None
+    known = {run["dag_run_id"] for run in api.runs(dag_id)}
+    api.pause(dag_id, paused=False)
+    deadline = time.monotonic() + 3
+    while time.monotonic() < deadline:
+        time.sleep(0.3)
+        if started := {run["dag_run_id"] for run in api.runs(dag_id)} - known:
+            return str(started.pop())
+    return None
+
+
+def _run_dag(
+    api: AirflowApi, dag_id: str, title: str, conf: dict[str, Any] | None = None, *, run_id: str | None = None
+) -> str:
+    """Start a run of a DAG, or take the one named, and wait for its end. Returns the run's id.
+
+    Raises StackProblem when the run fails.
+    """
     with shown(f"{title} ({dag_id})") as note:
+        run_id = run_id or api.trigger(dag_id, conf)
         # Triggered first: were it unpaused first, a scheduled run could come before this one.
-        run_id = api.trigger(dag_id, conf)
         api.pause(dag_id, paused=False)
 
         def progress(text: str) -> None:
@@ -128,17 +178,18 @@ def _run_dag(api: AirflowApi, dag_id: str, title: str, conf: dict[str, Any]) -> 
     if finished["state"] != "success":
         reasons = "; ".join(api.failures(dag_id, run_id)) or "no task says why"
         raise StackProblem(f"The run of {dag_id} failed: {reasons}. See {api.url}/dags/{dag_id}/runs/{run_id}.")
+    return run_id
 
 
 def _champion(summary: dict[str, Any]) -> dict[str, Any] | None:
     return next((model for model in summary["champions"] if model["detector"] == DETECTOR), None)
 
 
-def print_summary(home: Path, status: stack.StackStatus, summary: dict[str, Any], *, synthetic: bool) -> None:
+def print_summary(home: Path, status: stack.StackStatus, summary: dict[str, Any]) -> None:
     """Print where things are, what was found, and what to try next."""
     print(f"\nLogs      {summary['rows']:,} rows, {summary['labels']:,} of them labelled")
-    if synthetic:
-        print("          synthetic: generated by Millrace for this demonstration")
+    if (home / "run" / SYNTHETIC).exists():
+        print("          with synthetic logs, generated by Millrace for demonstration")
     champion = _champion(summary)
     decision = next((entry for entry in summary["decisions"] if entry["detector"] == DETECTOR), None)
     if champion is not None:
@@ -174,7 +225,7 @@ def _print_top(rows: list[dict[str, Any]]) -> None:
         print("  " + "  ".join(cells))
 
 
-def _plain(value: object, width: int = 300) -> str:
+def _plain(value: object, width: int = 600) -> str:
     """Text out of a log, fit for a terminal: what could steer the terminal becomes a blank."""
     text = "" if value is None else str(value)[: width * 4]
     shown_text = " ".join("".join(character if character.isprintable() else " " for character in text).split())
@@ -185,17 +236,16 @@ def _print_next(home: Path, status: stack.StackStatus) -> None:
     generated = passwords(home)
     psql = shutil.which("psql") or f"'{binary('psql')}'"
     print(f"\nAirflow   {status.web_url}")
-    print(
-        f"          sign in as admin with {generated['admin']}, or as analyst (reads only) with {generated['analyst']}"
-    )
-    print("Next      make logs                             follow what the processes say")
+    print(f"          sign in as admin with {generated['admin']}")
+    print(f"          or as analyst (reads only) with {generated['analyst']}")
+    print("Next      make logs                               follow what the processes say")
     print(f"          .venv/bin/millrace models {DETECTOR}   the model versions and their figures")
-    print("          .venv/bin/millrace dsn --show         the connection string, for a notebook or any SQL client:")
+    print("          .venv/bin/millrace dsn --show           the connection string, for a notebook or any SQL client:")
     print(f'            {psql} "$(.venv/bin/millrace dsn --show)" \\')
     print('              -c "select ts, service, score, message from analytics.predictions_current')
     print('                  where is_anomaly order by score desc limit 10"')
-    print("          make run LOGS=path FORMAT=bgl         the same on your own logs")
-    print("          make stop                             end all of it; the data stays")
+    print("          make run LOGS=path FORMAT=bgl           the same on your own logs")
+    print("          make stop                               end all of it; the data stays")
 
 
 def main(arguments: list[str] | None = None) -> int:

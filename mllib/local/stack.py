@@ -6,9 +6,10 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from mllib import settings
 from mllib.errors import StackProblem
@@ -31,6 +32,18 @@ class StackStatus:
     web_url: str | None  # where Airflow's pages are; None when the stack is down
     postgres_port: int | None  # None when PostgreSQL is down
     processes: dict[str, str]  # name to state, in supervisord's words; empty when the stack is down
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same for ``--json``."""
+        return {**asdict(self), "home": str(self.home)}
+
+    def __str__(self) -> str:
+        if not self.processes and self.postgres_port is None:
+            return f"The local stack in {self.home} is down. Start it with `make run` or `millrace up`."
+        lines = [f"home        {self.home}", f"web         {self.web_url or 'down'}"]
+        lines.append(f"postgres    {f'{state.LOOPBACK}:{self.postgres_port}' if self.postgres_port else 'down'}")
+        lines += [f"{name:13} {process_state.lower()}" for name, process_state in self.processes.items()]
+        return "\n".join(lines)
 
 
 def up(home: Path, port: int | None = None, *, step: Step = silent) -> StackStatus:

@@ -65,9 +65,12 @@ def write_private(path: Path, text: str) -> None:
 
 
 @contextmanager
-def lock(home: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Hold the home folder for one starting or stopping command. ``waiting`` is called when another one holds it."""
-    with (home / "run" / "lock").open("w") as file:
+def lock(home: Path, waiting: Callable[[], None] = lambda: None, *, name: str = "lock") -> Iterator[None]:
+    """Hold a lock of the home folder; by default the one of starting and stopping.
+
+    ``waiting`` is called when another command holds it.
+    """
+    with (home / "run" / name).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 import xmlrpc.client
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -149,32 +150,37 @@ def start(home: Path) -> None:
     child.returncode = 0
 
 
-def _control(home: Path) -> Any:
+@contextlib.contextmanager
+def _control(home: Path) -> Iterator[Any]:
     password = state.secret(home, "control_password", secrets.token_hex)
     address = f"http://millrace:{password}@{state.LOOPBACK}:{state.ports(home)['control']}/RPC2"
-    return xmlrpc.client.ServerProxy(address).supervisor
+    with xmlrpc.client.ServerProxy(address) as server:
+        yield server.supervisor
 
 
 def answers(home: Path) -> bool:
     """Whether this home's supervisord takes orders."""
     try:
-        return bool(_control(home).getState()["statename"] == "RUNNING")
+        with _control(home) as control:
+            return bool(control.getState()["statename"] == "RUNNING")
     except (OSError, KeyError, xmlrpc.client.Error, xmlrpc.client.ProtocolError):
         return False
 
 
 def start_airflow(home: Path, names: tuple[str, ...] = AIRFLOW) -> None:
     """Ask for the named processes to be started, those that are not running; return without waiting for them."""
-    control = _control(home)
-    for name in names:
-        if process_states(home).get(name) not in ("RUNNING", "STARTING"):
-            control.startProcess(f"airflow:{name}", False)
+    states = process_states(home)
+    with _control(home) as control:
+        for name in names:
+            if states.get(name) not in ("RUNNING", "STARTING"):
+                control.startProcess(f"airflow:{name}", False)
 
 
 def process_states(home: Path) -> dict[str, str]:
     """The state of each supervised process in supervisord's words, such as RUNNING. Empty when it is down."""
     try:
-        return {entry["name"]: entry["statename"] for entry in _control(home).getAllProcessInfo()}
+        with _control(home) as control:
+            return {entry["name"]: entry["statename"] for entry in control.getAllProcessInfo()}
     except (OSError, KeyError, xmlrpc.client.Error):
         return {}
 

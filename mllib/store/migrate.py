@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, text
 
 from mllib.errors import SchemaOutOfDate
 from mllib.settings import SQL
-from mllib.store.database import connection, driver
+from mllib.store.database import connection, driver, transaction
 from mllib.store.queries import queries
 
 _LOCK = 7_241_113
@@ -63,8 +63,10 @@ def migrate(engine: Engine, folder: Path | None = None) -> list[str]:
 
 def require_schema(engine: Engine) -> None:
     """Raises SchemaOutOfDate unless every migration of this checkout has run."""
-    with connection(engine) as conn:
-        names = set(_done(conn))
+    with transaction(engine) as conn:
+        # Only looks, so that a role without the right to create anything may ask.
+        there = conn.execute(queries["schema.has_ledger"]).scalar_one()
+        names = {row.name for row in conn.execute(queries["schema.list"])} if there else set()
     missing = [path.stem for path in migration_files() if path.stem not in names]
     if missing:
         raise SchemaOutOfDate(f"The database lacks {', '.join(missing)}. Run `millrace migrate`.")

@@ -159,6 +159,7 @@ def versions(conn: Connection, detector: str | None = None) -> list[dict[str, An
 def record(conn: Connection, decision: NewDecision) -> int:
     """Records a verdict, and carries it out: a promotion swaps the champion, a refusal marks the candidate refused.
 
+    A refusal of a version that is no candidate any more, because somebody promoted it meanwhile, is recorded only.
     Raises PromotionConflict, and changes nothing, when a promotion finds another champion than the one that was judged
     against. Returns the number of the decision.
     """
@@ -175,12 +176,10 @@ def record(conn: Connection, decision: NewDecision) -> int:
                 f"`millrace promote {decision.detector} {decision.candidate_version} --against current --reason TEXT`."
             )
         if current is not None:
-            conn.execute(
-                queries["registry.set_status"], {**keys, "version": current, "status": ModelStatus.ARCHIVED.value}
-            )
+            _set_status(conn, detector_id, current, ModelStatus.ARCHIVED)
         _set_status(conn, detector_id, decision.candidate_version, ModelStatus.CHAMPION)
     elif decision.verdict is Verdict.REFUSE:
-        _set_status(conn, detector_id, decision.candidate_version, ModelStatus.REFUSED)
+        conn.execute(queries["registry.refuse"], {**keys, "version": decision.candidate_version})
     return int(
         conn.execute(
             queries["registry.insert_decision"],
@@ -214,7 +213,7 @@ def judged_against(conn: Connection, detector: str, version: int) -> int | None:
 
 
 def previous_champion(conn: Connection, detector: str) -> int | None:
-    """The version to roll back to: the last champion before the present one that was not itself rolled back."""
+    """The version to roll back to: the champion before the present one, rollbacks themselves not counted."""
     keys = {"detector_id": detectors.identify(conn, detector)}
     found: int | None = conn.execute(queries["registry.previous_champion"], keys).scalar_one_or_none()
     return found

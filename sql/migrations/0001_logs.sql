@@ -20,7 +20,9 @@ create table millrace.logs (
     trace_id text,
     message text not null,
     attributes jsonb,
-    primary key (ts, log_id)
+    primary key (ts, log_id),
+    -- What lies beyond, infinity above all, no program but PostgreSQL can compute with: one such row would stop every claim.
+    constraint logs_ts_range check (ts >= '0001-01-02 00:00+00' and ts < '9999-12-31 00:00+00')
 ) partition by range (ts);
 -- A claim is a range of transaction ids; xid8 has no BRIN operator class.
 create index logs_ingest_xid on millrace.logs (ingest_xid);
@@ -141,6 +143,14 @@ select distinct on (subject, ts, row_id)
 from millrace.labels
 order by subject, ts, row_id, label_id desc;
 comment on view millrace.labels_current is 'Grain: one labelled row, with its latest verdict.';
+comment on column millrace.labels_current.subject is 'Table that the row is in.';
+comment on column millrace.labels_current.ts is 'Event time of the row.';
+comment on column millrace.labels_current.row_id is 'Id of the row, log_id for logs.';
+comment on column millrace.labels_current.label is 'The latest verdict: 0 normal, 1 anomaly, or a class.';
+comment on column millrace.labels_current.origin is 'import: came with the data. analyst: given later.';
+comment on column millrace.labels_current.labelled_by is 'Who gave the verdict, or which file it came in.';
+comment on column millrace.labels_current.labelled_at is 'When it was recorded.';
+comment on column millrace.labels_current.note is 'Why, in the words of whoever gave it.';
 
 -- Makes the partition of one day. Rows of that day that lie in the default partition move into it, each with its own
 -- ingest_xid, so that no claim sees them as new. LIKE + ATTACH, because CREATE ... PARTITION OF would lock out readers.
@@ -154,8 +164,10 @@ begin
     if to_regclass('millrace.' || quote_ident(child)) is not null then
         return false;
     end if;
-    perform pg_advisory_xact_lock(hashtext('millrace.ensure_partition'), hashtext(parent));
-    if to_regclass('millrace.' || quote_ident(child)) is not null then
+    -- Readers and writers pass. The parent before its partition, as ANALYZE locks them, so that neither waits for ever.
+    execute format('lock table only millrace.%I in share update exclusive mode', parent);
+    -- Not by to_regclass: it could answer out of the cache, as things stood before the wait.
+    if exists (select from pg_class where relname = child and relnamespace = 'millrace'::regnamespace) then
         return false;
     end if;
     execute format('lock table millrace.%I in access exclusive mode', parent || '_default');

@@ -30,7 +30,7 @@ create table millrace.model_registry (
     artifact_digest text not null references millrace.model_artifacts (digest),
     algorithm text not null,
     parameters jsonb not null,
-    feature_names text [] not null,
+    feature_names text[] not null,
     threshold double precision not null,
     seed integer not null,
     train_window tstzrange not null,

@@ -45,8 +45,9 @@ where
 
 -- name: stage
 -- Where verdicts wait until their rows are found.
-create temporary table if not exists staged_labels (source text, source_id text not null, label text not null, note text)
-on commit drop;
+create temporary table if not exists staged_labels (
+    source text, source_id text not null, label text not null, note text
+) on commit drop;
 
 -- name: apply_staged
 -- Turns staged verdicts into labels of the rows that they name.

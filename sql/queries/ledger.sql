@@ -4,14 +4,18 @@ select pg_advisory_xact_lock(hashtext('millrace.claim'), :detector_id);
 
 -- name: find
 -- The run with this key, if it was claimed before.
-select r.run_id, d.name as detector, r.run_key, r.kind, r.model_version, r.claim_window, r.state, r.claimed, r.scored, r.anomalies
+select
+    r.run_id, d.name as detector, r.run_key, r.kind, r.model_version, r.claim_window, r.state, r.claimed, r.scored,
+    r.anomalies
 from millrace.scoring_runs as r
 join millrace.detectors as d using (detector_id)
 where r.detector_id = :detector_id and r.run_key = :run_key;
 
 -- name: get
 -- One run by its number.
-select r.run_id, d.name as detector, r.run_key, r.kind, r.model_version, r.claim_window, r.state, r.claimed, r.scored, r.anomalies
+select
+    r.run_id, d.name as detector, r.run_key, r.kind, r.model_version, r.claim_window, r.state, r.claimed, r.scored,
+    r.anomalies
 from millrace.scoring_runs as r
 join millrace.detectors as d using (detector_id)
 where r.run_id = :run_id;
@@ -60,9 +64,9 @@ values (
     :detector_id, :run_key, :kind, :model_version,
     cast(:previous as pg_snapshot), cast(:snapshot as pg_snapshot),
     case when :kind = 'window' then tstzrange(:window_start, :window_end) end,
-    :claimed,
-    case when :claimed = 0 then 'done' else 'open' end,
-    case when :claimed = 0 then now() end
+    cast(:claimed as bigint),
+    case when cast(:claimed as bigint) = 0 then 'done' else 'open' end,
+    case when cast(:claimed as bigint) = 0 then now() end
 )
 returning run_id;
 

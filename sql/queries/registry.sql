@@ -41,8 +41,9 @@ insert into millrace.model_registry
 values (
     :detector_id, :version, :artifact_digest, :algorithm, cast(:parameters as jsonb), :feature_names, :threshold, :seed,
     tstzrange(:train_start, :train_end),
-    case when :validation_start is not null then tstzrange(:validation_start, :validation_end) end,
-    case when :holdout_start is not null then tstzrange(:holdout_start, :holdout_end) end, :training_rows, cast(:label_counts as jsonb), :data_hash,
+    case when cast(:validation_start as timestamptz) is not null then tstzrange(:validation_start, :validation_end) end,
+    case when cast(:holdout_start as timestamptz) is not null then tstzrange(:holdout_start, :holdout_end) end,
+    :training_rows, cast(:label_counts as jsonb), :data_hash,
     cast(:validation_metrics as jsonb), :code_revision, cast(:library_versions as jsonb), :as_of, :trained_by
 );
 
@@ -73,18 +74,26 @@ order by p.decision_id desc limit 1;
 -- Moves a version to another status.
 update millrace.model_registry set status = :status where detector_id = :detector_id and version = :version;
 
+-- name: refuse
+-- Marks a candidate refused; not one that somebody has promoted by hand meanwhile.
+update millrace.model_registry set status = 'refused'
+where detector_id = :detector_id and version = :version and status in ('candidate', 'challenger');
+
 -- name: previous_champion
--- The last promoted version that is archived now, and that was not taken back itself.
-select p.candidate_version from millrace.promotion_decisions as p
-join millrace.model_registry as m on p.detector_id = m.detector_id and p.candidate_version = m.version
-where p.detector_id = :detector_id and p.verdict = 'promote' and m.status = 'archived'
-    and not exists (
-        select from millrace.promotion_decisions as b
-        where
-            b.detector_id = p.detector_id and b.kind = 'rollback' and b.champion_version = p.candidate_version
-            and b.decision_id > p.decision_id
-    )
-order by p.decision_id desc limit 1;
+-- Promotions are a stack that a rollback takes one from: the one beneath the top is the champion before the present one.
+with steps as (
+    select
+        decision_id,
+        candidate_version,
+        kind,
+        sum(case kind when 'rollback' then -1 else 1 end) over (order by decision_id) as depth
+    from millrace.promotion_decisions
+    where detector_id = :detector_id and verdict = 'promote'
+)
+
+select candidate_version from steps
+where kind <> 'rollback' and depth = (select s.depth from steps as s order by s.decision_id desc limit 1) - 1
+order by decision_id desc limit 1;
 
 -- name: insert_decision
 -- Records a verdict.
@@ -95,6 +104,7 @@ insert into millrace.promotion_decisions
 )
 values (
     :detector_id, :candidate_version, :champion_version, :kind, :verdict, :policy, :other_verdict, :candidate_f1,
-    :champion_f1, :holdout_rows, :holdout_positives, :holdout_hash, cast(:figures as jsonb), :reason, :as_of, :decided_by
+    :champion_f1, :holdout_rows, :holdout_positives, :holdout_hash, cast(:figures as jsonb), :reason, :as_of,
+    :decided_by
 )
 returning decision_id;

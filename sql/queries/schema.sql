@@ -6,6 +6,10 @@ create table if not exists public.millrace_migrations (
     ran_at timestamptz not null default now()
 );
 
+-- name: has_ledger
+-- Whether there is a table of what ran.
+select to_regclass('public.millrace_migrations') is not null;
+
 -- name: list
 -- Names and checksums of what ran.
 select name, checksum from public.millrace_migrations;

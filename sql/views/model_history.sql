@@ -11,7 +11,7 @@ select
     m.training_rows,
     last_decision.verdict,
     last_decision.candidate_f1 as f1,
-    last_decision.champion_f1 as champion_f1,
+    last_decision.champion_f1,
     last_decision.reason,
     m.as_of,
     m.trained_at,
