@@ -1,8 +1,7 @@
 """A fitted isolation forest as flat arrays, and scoring with them.
 
-The arrays are what an artifact holds: no pickled estimator, nothing that could run code. For scoring, scikit-learn's
-compiled tree walk is fed with trees rebuilt from the arrays, which are checked first: the walk itself trusts them,
-and an index out of range would read memory that is not the tree's.
+The arrays are what an artifact holds: no pickled estimator, nothing that could run code. They are checked before they
+are walked: the walk itself trusts them, and an index out of range would read memory that is not the tree's.
 """
 
 from __future__ import annotations
@@ -14,9 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mllib.detectors._walk import CompleteTrees, walk
 from mllib.errors import BadArtifact
 
-_BLOCK = 4096  # rows walked at a time: they stay in the processor's cache over all trees
+MAX_DEPTH = 12
+"""Trees deeper than this are refused: all are filled up to one depth, and each level doubles them. A tree that is grown
+on a subsample of 256 rows is at most 8 deep."""
+
 _LEAF = -1
 _DTYPES: dict[str, np.dtype[Any]] = {
     "offsets": np.dtype(np.int64),
@@ -43,20 +46,14 @@ class IsolationTrees:
     def __init__(self, arrays: Mapping[str, NDArray[Any]], *, n_features: int) -> None:
         self.arrays = {name: np.ascontiguousarray(arrays[name]) for name in _checked(arrays, n_features)}
         self._normaliser = float(self.arrays["normaliser"][0])
-        self._trees = [_tree(nodes, n_features) for nodes in _per_tree(self.arrays)]
-        self._lengths = [nodes["length"] for nodes in _per_tree(self.arrays)]
+        self._trees = _filled(list(_per_tree(self.arrays)))
 
     def scores(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """Shape (n,): ``2^(-E[h(x)] / c)`` of each row of ``features``, 0 to 1, higher is more anomalous.
 
         The path lengths of a row are summed tree by tree, so its score does not depend on the rows around it.
         """
-        depth = np.zeros(len(features))
-        for begin in range(0, len(features), _BLOCK):
-            block, total = features[begin : begin + _BLOCK], depth[begin : begin + _BLOCK]
-            for tree, lengths in zip(self._trees, self._lengths, strict=True):
-                total += lengths.take(tree.apply(block))
-        return np.exp2(-depth / self._normaliser)
+        return np.exp2(-walk(self._trees, features) / self._normaliser)
 
 
 def fit_trees(features: NDArray[np.float32], *, n_estimators: int, seed: int) -> IsolationTrees:
@@ -111,7 +108,7 @@ def _checked(arrays: Mapping[str, NDArray[Any]], n_features: int) -> list[str]:
         ((child <= own) | (child >= size))[~leaf].any() for child in (left, right)
     ):
         raise refuse("a node's children are out of range")
-    if ((arrays["feature"] < 0) | (arrays["feature"] >= n_features)).any():
+    if n_features > np.iinfo(np.int16).max or ((arrays["feature"] < 0) | (arrays["feature"] >= n_features)).any():
         raise refuse("a node asks for a feature that does not exist")
     if not (np.isfinite(arrays["split"]).all() and np.isfinite(arrays["length"]).all()):
         raise refuse("a split or a path length is not a number")
@@ -128,14 +125,41 @@ def _per_tree(arrays: Mapping[str, NDArray[Any]]) -> list[dict[str, NDArray[Any]
     return [{name: arrays[name][begin:end] for name in names} for begin, end in pairwise(offsets.tolist())]
 
 
-def _tree(nodes: Mapping[str, NDArray[Any]], n_features: int) -> Any:
-    """scikit-learn's compiled tree over these nodes; what only fitting needs stays 0."""
-    from sklearn.tree._tree import NODE_DTYPE, Tree
+def _filled(trees: list[dict[str, NDArray[Any]]]) -> CompleteTrees:
+    """The same trees, each filled up to the depth of the deepest. Raises BadArtifact when that is above MAX_DEPTH."""
+    depth = max(_depth(nodes) for nodes in trees)
+    if depth > MAX_DEPTH:
+        raise BadArtifact(
+            f"The stored isolation forest is {depth} levels deep, at most {MAX_DEPTH} can be walked. Train again."
+        )
+    inner = 2**depth - 1
+    feature = np.zeros((len(trees), inner), dtype=np.int16)
+    split = np.full((len(trees), inner), np.inf, dtype=np.float32)
+    length = np.empty((len(trees), inner + 1))
+    for number, nodes in enumerate(trees):
+        at = np.zeros(1, dtype=np.int64)  # the node of the stored tree at each place of the present level
+        for level in range(depth):
+            places = slice(2**level - 1, 2 ** (level + 1) - 1)
+            leaf = nodes["left"][at] == _LEAF
+            feature[number, places] = nodes["feature"][at]
+            split[number, places] = np.where(leaf, np.inf, _rounded_down(nodes["split"][at]))
+            at = np.where(leaf, [at, at], [nodes["left"][at], nodes["right"][at]]).T.ravel()
+        length[number] = nodes["length"][at]
+    return CompleteTrees(feature=feature, split=split, length=length, depth=depth)
 
-    count = len(nodes["left"])
-    table = np.zeros(count, dtype=NODE_DTYPE)
-    table["left_child"], table["right_child"] = nodes["left"], nodes["right"]
-    table["feature"], table["threshold"] = nodes["feature"], nodes["split"]
-    tree = Tree(n_features, np.ones(1, dtype=np.intp), 1)
-    tree.__setstate__({"max_depth": 0, "node_count": count, "nodes": table, "values": np.zeros((count, 1, 1))})
-    return tree
+
+def _depth(nodes: Mapping[str, NDArray[Any]]) -> int:
+    """Steps from the root to the deepest leaf, counted no further than one past MAX_DEPTH."""
+    level = np.zeros(1, dtype=np.int64)
+    for depth in range(MAX_DEPTH + 1):
+        level = level[nodes["left"][level] != _LEAF]
+        if not level.size:
+            return depth
+        level = np.unique(np.concatenate([nodes["left"][level], nodes["right"][level]]))
+    return MAX_DEPTH + 1
+
+
+def _rounded_down(split: NDArray[np.float64]) -> NDArray[np.float32]:
+    """The highest float32 that is no higher: a float32 value is above the one exactly if it is above the other."""
+    near = split.astype(np.float32)
+    return np.where(near > split, np.nextafter(near, np.float32(-np.inf)), near)

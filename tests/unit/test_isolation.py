@@ -1,9 +1,12 @@
+import shutil
+
 import numpy as np
 import pytest
 from sklearn.ensemble import IsolationForest
 
 from mllib.detectors._calibration import BORDERS, Calibration, ScoreDistribution, severities
-from mllib.detectors._isolation import IsolationTrees, fit_trees
+from mllib.detectors._isolation import MAX_DEPTH, IsolationTrees, fit_trees
+from mllib.detectors._walk import compiled, in_numpy
 from mllib.errors import BadArtifact
 from mllib.types import Severity
 
@@ -34,6 +37,50 @@ def test_a_score_does_not_depend_on_the_rows_around_it(trees):
     singles = [trees.scores(rows[i : i + 1])[0] for i in range(0, 9_000, 90)]
     assert singles == whole[::90].tolist()
     assert trees.scores(rows[:0]).shape == (0,)
+
+
+def test_both_walks_give_the_same_bits(trees):
+    fast = compiled()
+    if fast is None:
+        assert not any(map(shutil.which, ("cc", "gcc", "clang"))), "there is a compiler, and the walk was not built"
+        return
+    for rows in (0, 1, 7, 8, 63, 64, 65, 5_000):
+        features = sample(rows // 2 + 1, seed=rows)[:rows] if rows else sample(2)[:0]
+        assert fast(trees._trees, features).tobytes() == in_numpy(trees._trees, features).tobytes()
+
+
+def test_a_value_at_the_split_goes_left_as_in_scikit_learn():
+    # Splits lie between float32 values; rows that lie on them, and next to them, must go the same way.
+    train = sample(500)
+    forest = IsolationForest(n_estimators=20, random_state=3).fit(train)
+    splits = np.concatenate([tree.tree_.threshold[tree.tree_.children_left >= 0] for tree in forest.estimators_])
+    edges = np.concatenate([splits.astype(np.float32), np.nextafter(splits.astype(np.float32), np.float32(np.inf))])
+    rows = np.resize(edges, (len(edges) // 8 * 8,)).reshape(-1, 8)
+    ours = fit_trees(train, n_estimators=20, seed=3).scores(rows)
+    np.testing.assert_allclose(ours, -forest.score_samples(rows), rtol=0, atol=1e-9)
+
+
+def test_a_tree_that_is_too_deep_to_walk_is_refused():
+    depth = MAX_DEPTH + 1
+    left, right = _chain(depth)
+    chain = {
+        "offsets": np.array([0, len(left)]),
+        "left": left,
+        "right": right,
+        "feature": np.zeros(len(left), dtype=np.int32),
+        "split": np.zeros(len(left)),
+        "length": np.ones(len(left)),
+        "normaliser": np.ones(1),
+    }
+    with pytest.raises(BadArtifact, match="deep"):
+        IsolationTrees(chain, n_features=1)
+
+
+def _chain(depth: int) -> tuple[np.ndarray, np.ndarray]:
+    """A tree that goes on to the right only: inner nodes at even places, leaves at odd ones and at the end."""
+    left, right = np.full(2 * depth + 1, -1, dtype=np.int32), np.full(2 * depth + 1, -1, dtype=np.int32)
+    left[: 2 * depth : 2], right[: 2 * depth : 2] = np.arange(1, 2 * depth, 2), np.arange(2, 2 * depth + 1, 2)
+    return left, right
 
 
 def test_constant_rows_have_one_ordinary_score():

@@ -1,0 +1,44 @@
+/* Walks rows through complete binary trees and sums what the leaves stand for. Called through ctypes; needs no Python.
+ *
+ * Every tree has the same depth, so a walk is a fixed number of steps without a branch: the children of node i are
+ * 2i + 1 and 2i + 2. Eight rows are walked at once, so that their memory accesses overlap, and 64 rows see a tree while
+ * it is in the nearest cache. Path lengths of a row are added tree by tree: the order, and so every bit of the sum, is
+ * that of the numpy version.
+ */
+#include <stdint.h>
+
+#define ROWS_A_BLOCK 64
+#define ROWS_AT_ONCE 8
+
+void millrace_walk(const float *rows, int64_t n, int64_t width, const int16_t *feature, const float *split,
+                   const double *length, int64_t trees, int64_t depth, double *total)
+{
+    const int64_t inner = ((int64_t)1 << depth) - 1;
+    const int64_t leaves = (int64_t)1 << depth;
+
+    for (int64_t begin = 0; begin < n; begin += ROWS_A_BLOCK) {
+        const int64_t end = begin + ROWS_A_BLOCK < n ? begin + ROWS_A_BLOCK : n;
+        for (int64_t tree = 0; tree < trees; tree++) {
+            const int16_t *f = feature + tree * inner;
+            const float *s = split + tree * inner;
+            const double *l = length + tree * leaves;
+            int64_t row = begin;
+            for (; row + ROWS_AT_ONCE <= end; row += ROWS_AT_ONCE) {
+                const float *x = rows + row * width;
+                int32_t node[ROWS_AT_ONCE] = {0};
+                for (int64_t level = 0; level < depth; level++)
+                    for (int k = 0; k < ROWS_AT_ONCE; k++)
+                        node[k] = 2 * node[k] + 1 + (x[k * width + f[node[k]]] > s[node[k]]);
+                for (int k = 0; k < ROWS_AT_ONCE; k++)
+                    total[row + k] += l[node[k] - inner];
+            }
+            for (; row < end; row++) {
+                const float *x = rows + row * width;
+                int32_t node = 0;
+                for (int64_t level = 0; level < depth; level++)
+                    node = 2 * node + 1 + (x[f[node]] > s[node]);
+                total[row] += l[node - inner];
+            }
+        }
+    }
+}
