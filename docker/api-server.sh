@@ -2,6 +2,7 @@
 # Starts Airflow's api-server. The simple auth manager takes its passwords from a file only, so the file is made here,
 # out of the environment; it stays in the container.
 set -eu
+: "${MILLRACE_ADMIN_PASSWORD:?fill in .env, see .env.example}" "${MILLRACE_ANALYST_PASSWORD:?fill in .env, see .env.example}"
 umask 077
 python - <<'PYTHON'
 import json

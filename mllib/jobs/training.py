@@ -164,5 +164,9 @@ def _versions() -> dict[str, str]:
 
 def _code_revision() -> str | None:
     """Git revision of the checkout; None where it runs without one, as in a container."""
-    done = subprocess.run(["git", "-C", str(PROJECT), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    command = ["git", "-C", str(PROJECT), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
     return done.stdout.strip() if done.returncode == 0 else None

@@ -17,9 +17,14 @@ from analytics.promotion_decisions
 order by detector, decision_id desc;
 
 -- name: top_anomalies
--- The highest scores of one detector, the latest first where scores tie.
-select p.ts, p.score, p.severity, p.level, p.service, left(p.message, 500) as message
-from analytics.predictions_current as p
-where p.detector = :detector and p.is_anomaly
-order by p.score desc, p.ts desc
+-- The highest score of each service and hour, the highest of them first: one incident does not fill the list.
+select ts, score, severity, level, service, message
+from (
+    select distinct on (service, date_trunc('hour', ts))
+        ts, score, severity, level, service, left(message, 500) as message
+    from analytics.predictions_current
+    where detector = :detector and is_anomaly
+    order by service, date_trunc('hour', ts), score desc, ts desc
+) as worst
+order by score desc, ts desc
 limit :at_most;
