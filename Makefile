@@ -59,8 +59,8 @@ lint: dev ## check style, types, import layers and SQL
 	$(BIN)/sqlfluff lint sql
 
 .PHONY: bench
-bench: install ## run the benchmarks (ARGS=name for one of them)
-	@$(BIN)/python -m mllib bench $(ARGS)
+bench: install ## measure speed and memory (ARGS="bgl --data FOLDER" or hdfs: the main job on real logs)
+	@$(BIN)/python -m tests.bench $(ARGS)
 
 .PHONY: lock
 lock: dev ## resolve requirements*.in anew into the locks, with hashes, for Python 3.11 to 3.13

@@ -10,25 +10,33 @@ import getpass
 import json
 import logging
 import sys
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mllib import settings
-from mllib.errors import BadInput, MillraceError
+from mllib.errors import MillraceError
 from mllib.types import Policy, Window
 
 if TYPE_CHECKING:  # SQLAlchemy takes a second to import, and `--help` does not need it
     from sqlalchemy import Engine
 
 
+class _UsageError(Exception):
+    """Options that are each right and do not go together."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command, and returns the exit code."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     try:
         result = options.run(options)
+    except _UsageError as error:
+        parser.error(str(error))
     except MillraceError as error:
         print(f"millrace: {error}", file=sys.stderr)
         return 1
@@ -84,11 +92,13 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("detector", metavar="DETECTOR")
     sub.add_argument("--as-of", type=_moment, metavar="TS", help="use only what was known then (default: now)")
     sub.add_argument(
-        "--policy", type=Policy, choices=list(Policy), default=Policy.STRICT, help="strict (default) or evidence"
+        "--policy", choices=[policy.value for policy in Policy], default="strict", help="strict (default) or evidence"
     )
-    sub.add_argument("--train-days", type=int, default=30, metavar="N", help="days of the training slice (default: 30)")
     sub.add_argument(
-        "--min-positives", type=int, default=30, metavar="N", help="labelled anomalies a verdict needs (default: 30)"
+        "--train-days", type=_count, default=30, metavar="N", help="days of the training slice (default: 30)"
+    )
+    sub.add_argument(
+        "--min-positives", type=_count, default=30, metavar="N", help="labelled anomalies a verdict needs (default: 30)"
     )
 
     sub = command("score", _score, "score the newly ingested rows, or all rows of a window")
@@ -136,15 +146,16 @@ def _ready_engine() -> Engine:
 
 
 def _up(options: argparse.Namespace) -> None:
-    from mllib.local import stack
+    from mllib.local import progress, stack
 
-    print(stack.up(options.home, port=options.port))
+    print(stack.up(options.home, port=options.port, step=progress.shown))
 
 
 def _down(options: argparse.Namespace) -> None:
-    from mllib.local import stack
+    from mllib.local import progress, stack
 
-    stack.down(options.home)
+    if not stack.down(options.home, step=progress.shown):
+        print("Nothing was running.")
 
 
 def _status(options: argparse.Namespace) -> dict[str, Any]:
@@ -207,7 +218,7 @@ def _train(options: argparse.Namespace) -> dict[str, Any]:
         _ready_engine(),
         options.detector,
         as_of=options.as_of,
-        policy=options.policy,
+        policy=Policy(options.policy),
         options=TrainingOptions(train_days=options.train_days, min_positives=options.min_positives),
         by=_user(),
     )
@@ -216,16 +227,18 @@ def _train(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _score(options: argparse.Namespace) -> dict[str, Any]:
-    from mllib.jobs.scoring import score
-
+    started = time.monotonic()
     window = None
     if options.start is not None or options.end is not None:
         if options.start is None or options.end is None:
-            raise BadInput("A window needs both ends: --from TS --to TS.")
+            raise _UsageError("a window needs both ends: --from TS --to TS")
         if options.start >= options.end:
-            raise BadInput("The window is empty: --from must be before --to.")
+            raise _UsageError("the window is empty: --from must be before --to")
         window = Window(options.start, options.end)
-    report = score(_ready_engine(), options.detector, window=window, version=options.model)
+
+    from mllib.jobs.scoring import score
+
+    report = score(_ready_engine(), options.detector, window=window, version=options.model, started=started)
     print(
         f"{report.scored:,} rows scored by {report.detector} version {report.model_version}, {report.anomalies:,} "
         f"anomalies, in {report.seconds:.1f} s."
@@ -283,6 +296,12 @@ def _moment(text: str) -> datetime:
             f"{text!r} is no time; write 2026-01-31T14:00 (UTC) or with an offset"
         ) from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
+    return int(text)
 
 
 def _user() -> str:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 import polars as pl
 
 from mllib.detectors.base import Model
 from mllib.features.stream import with_context
 from mllib.types import Window
+
+T = TypeVar("T")
 
 SHARD_ROWS = 500_000
 """Rows of a shard: a few seconds of work, so that a retry is cheap and the start of a worker does not weigh."""
@@ -45,7 +50,7 @@ def pack(
     return shards
 
 
-def score(frames: Iterable[pl.DataFrame], model: Model, *, context: timedelta) -> Iterator[pl.DataFrame]:
+def score(frames: Iterable[pl.DataFrame], model: Model, *, context: timedelta) -> Generator[pl.DataFrame]:
     """Predictions of the claimed rows of a stream, frame by frame.
 
     Columns: log_id, ts, score (0 to 1), raw_score, is_anomaly, severity. How the stream is cut into frames changes
@@ -55,6 +60,30 @@ def score(frames: Iterable[pl.DataFrame], model: Model, *, context: timedelta) -
         predictions = model.predict(frame)
         if not predictions.is_empty():
             yield predictions
+
+
+@contextmanager
+def ahead(source: Generator[T]) -> Iterator[Iterator[T]]:
+    """The items of ``source``, each made in a thread of its own while the one before it is worked on.
+
+    Reading, scoring and writing wait for different things, so they may as well wait at the same time. At most one item
+    is ready and one in the making: memory stays flat. The source is never run by two threads at once; when the block
+    is left, it is at rest and closed. None ends the items.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, source, None)
+
+        def items() -> Iterator[T]:
+            nonlocal coming
+            while (item := coming.result()) is not None:
+                coming = pool.submit(next, source, None)
+                yield item
+
+        try:
+            yield items()
+        finally:
+            wait([coming])
+            source.close()
 
 
 def _joined(ranges: list[Window]) -> tuple[Window, ...]:

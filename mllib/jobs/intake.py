@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import logging
+import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from sqlalchemy import Engine
 from mllib.errors import BadInput
 from mllib.ingest import detect, formats
 from mllib.ingest.base import Format, ParseOptions
-from mllib.ingest.reader import digest, read, source_name
+from mllib.ingest.reader import Batch, digest, read, source_name
 from mllib.store import intake, labels
 from mllib.store.database import transaction
 
@@ -92,17 +94,17 @@ def ingest_file(
 ) -> intake.Loaded:
     """Loads one file; see `ingest`."""
     file_format = _format(path, format_name)
+    size, modified = _state(path)
     file = intake.LogFile(
-        path=str(path.resolve()),
+        path=_text(path),
         source=source or source_name(path),
         format=file_format.name,
         digest=digest(path),
-        bytes=path.stat().st_size,
-        modified_at=_modified(path),
+        bytes=size,
+        modified_at=modified,
     )
-    result = intake.load(
-        engine, file, read(path, file_format, options=options or ParseOptions()), with_labels=with_labels
-    )
+    batches = read(path, file_format, options=options or ParseOptions())
+    result = intake.load(engine, file, _while_unchanged(path, (size, modified), batches), with_labels=with_labels)
     if result.skipped:
         log.info("%s: skipped, %s.", path.name, result.skipped)
     else:
@@ -122,14 +124,15 @@ def landed(folder: Path, pattern: str = "*") -> list[Path]:
     Left out: what is no plain file (a link could point anywhere), what is hidden, and what is still being written, as
     its writer shows by the suffix .part, .tmp or .swp. Raises BadInput when the pattern reaches out of the folder.
     """
-    if "/" in pattern or ".." in pattern:
+    if "/" in pattern or ".." in pattern or "\0" in pattern:
         raise BadInput(f"{pattern!r} reaches out of the landing folder; give a file name or a pattern such as '*.log'.")
     if not folder.is_dir():
         return []
     return sorted(
         path
-        for path in folder.glob(pattern)
-        if path.is_file()
+        for path in folder.iterdir()
+        if fnmatchcase(path.name, pattern)
+        and path.is_file()
         and not path.is_symlink()
         and not path.name.startswith(".")
         and not path.name.endswith(_UNFINISHED)
@@ -139,8 +142,8 @@ def landed(folder: Path, pattern: str = "*") -> list[Path]:
 def pending(engine: Engine, folder: Path, pattern: str = "*") -> list[Path]:
     """The files of a landing folder that changed since they were loaded or refused, or never were; see `landed`."""
     files = landed(folder, pattern)
-    known = intake.known(engine, [str(path.resolve()) for path in files])
-    return [path for path in files if (str(path.resolve()), path.stat().st_size, _modified(path)) not in known]
+    known = intake.known(engine, [_text(path) for path in files])
+    return [path for path in files if (_text(path), *_state(path)) not in known]
 
 
 def label(engine: Engine, path: Path, *, source: str | None = None, by: str) -> int:
@@ -150,11 +153,17 @@ def label(engine: Engine, path: Path, *, source: str | None = None, by: str) -> 
     """
     with transaction(engine) as conn:
         staged = labels.stage(conn, _verdicts(path, source))
-        missing, examples = labels.unmatched(conn)
-        if missing:
+        missing, ambiguous = labels.misnamed(conn)
+        if missing.verdicts:
             raise BadInput(
-                f"{missing:,} of {staged:,} labels in {path.name} name no row, such as {', '.join(examples)}; none was "
-                "filed. Is the source right (--source NAME), and are the logs ingested?"
+                f"{missing.verdicts:,} of {staged:,} labels in {path.name} name no row, such as "
+                f"{', '.join(missing.examples)}; none was filed. Is the source right (--source NAME), and are the logs "
+                "ingested?"
+            )
+        if ambiguous.verdicts:
+            raise BadInput(
+                f"{ambiguous.verdicts:,} of {staged:,} labels in {path.name} name more than one row, such as "
+                f"{', '.join(ambiguous.examples)}; none was filed. An id has to be unique within its source."
             )
         return labels.apply_staged(conn, origin="import", labelled_by=by)
 
@@ -162,21 +171,29 @@ def label(engine: Engine, path: Path, *, source: str | None = None, by: str) -> 
 def _verdicts(path: Path, source: str | None) -> Iterator[labels.StagedLabel]:
     if not path.is_file():
         raise BadInput(f"There is no file {path}.")
-    with path.open(newline="", encoding="utf-8-sig") as lines:
-        rows = csv.DictReader(lines)
-        columns = set(rows.fieldnames or ())
-        if not {"id", "label"} <= columns or not columns <= {"source", "id", "label", "note"}:
-            raise BadInput(
-                f"{path.name} has the columns {', '.join(rows.fieldnames or ()) or '(none)'}; "
-                "a label file has [source,]id,label[,note]."
-            )
-        for number, row in enumerate(rows, start=2):
-            of = row.get("source") or source
-            if of is None:
-                raise BadInput(f"{path.name} has no column source, so say whose labels they are with --source NAME.")
-            if not row["id"] or not row["label"]:
-                raise BadInput(f"{path.name}, line {number}: id or label is empty.")
-            yield labels.StagedLabel(source=of, source_id=row["id"], label=row["label"], note=row.get("note") or None)
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as lines:
+            yield from _read_verdicts(path, csv.DictReader(lines), source)
+    except (csv.Error, UnicodeDecodeError, OSError) as error:
+        raise BadInput(f"{path.name} is no CSV file in UTF-8 that can be read: {error}.") from None
+
+
+def _read_verdicts(path: Path, rows: csv.DictReader[str], source: str | None) -> Iterator[labels.StagedLabel]:
+    columns = rows.fieldnames or ()
+    if not {"id", "label"} <= set(columns) <= {"source", "id", "label", "note"}:
+        raise BadInput(
+            f"{path.name} has the columns {', '.join(columns) or '(none)'}; a label file has [source,]id,label[,note]."
+        )
+    for row in rows:
+        line = f"{path.name}, line {rows.line_num}"
+        if None in row or any(value is not None and "\0" in value for value in row.values()):
+            raise BadInput(f"{line}: there are more cells than columns, or a NUL byte.")
+        of, label = row.get("source") or source, (row["label"] or "").strip()
+        if of is None:
+            raise BadInput(f"{line} names no source, so say whose labels they are with --source NAME.")
+        if not row["id"] or not label:
+            raise BadInput(f"{line}: id or label is empty.")
+        yield labels.StagedLabel(source=of, source_id=row["id"], label=label, note=row.get("note") or None)
 
 
 def _files(paths: Sequence[Path]) -> Iterator[Path]:
@@ -189,8 +206,28 @@ def _files(paths: Sequence[Path]) -> Iterator[Path]:
             raise BadInput(f"There is no file or folder {path}.")
 
 
-def _modified(path: Path) -> datetime:
-    return datetime.fromtimestamp(path.stat().st_mtime, UTC)
+def _state(path: Path) -> tuple[int, datetime]:
+    """Size and time of the last change: while they stay the same, so does the file."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror or error}.") from error
+    return found.st_size, datetime.fromtimestamp(found.st_mtime, UTC)
+
+
+def _while_unchanged(path: Path, before: tuple[int, datetime], batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The batches, if the file is at the end what it was at the start: half a line may say something else."""
+    yield from batches
+    if _state(path) != before:
+        raise BadInput(
+            f"{path} was changed while it was read, none of it was loaded. Ingest it again when it is complete; a name "
+            "that ends in .part keeps it out until then."
+        )
+
+
+def _text(path: Path) -> str:
+    """The full path, fit to be stored: a name on disk may hold bytes that are no text."""
+    return os.fsencode(path.resolve()).decode("utf-8", "backslashreplace")
 
 
 def _format(path: Path, name: str) -> Format:

@@ -160,7 +160,7 @@ def _evidence(rows: LabelledScores, models: Sequence[Model]) -> promotion.Eviden
     measured = [rows.metrics(number, model.threshold) for number, model in enumerate(models)]
     champion = measured[1] if len(models) > 1 else None
     bootstrap = None
-    if champion is not None:
+    if champion is not None and rows.positive.size:
         flags = [scores >= model.threshold for scores, model in zip(rows.scores, models, strict=True)]
         bootstrap = evaluation.paired_cluster_bootstrap(rows.positive, flags[0], flags[1], rows.clusters)
     return promotion.Evidence(

@@ -99,7 +99,6 @@ def score_shard(engine: Engine, run_id: int, shard: int) -> tuple[int, int]:
         taken = ledger.take_shard(conn, run_id, shard)
     if taken.done:
         return 0, 0
-    model = load_model(engine, run.detector, taken.model_version)
     partitions.mirror(engine, partitions.PREDICTIONS, taken.ranges)
     if taken.supersedes:
         partitions.mirror(engine, partitions.HISTORY, taken.ranges)
@@ -110,15 +109,27 @@ def score_shard(engine: Engine, run_id: int, shard: int) -> tuple[int, int]:
         if taken.supersedes:
             predictions.supersede(writer, taken.detector_id, run_id, taken.ranges)
         context = detector_named(run.detector).context
-        frames = logs.stream(reader, taken.selection, taken.ranges, context=context)
         keys = {"detector_id": taken.detector_id, "run_id": run_id}
-        written = predictions.write(
-            writer, scoring.score(frames, model, context=context), model_version=taken.model_version, **keys
-        )
+        with scoring.ahead(logs.stream(reader, taken.selection, taken.ranges, context=context)) as frames:
+            model = load_model(engine, run.detector, taken.model_version)
+            with scoring.ahead(scoring.score(frames, model, context=context)) as scored:
+                written = predictions.write(writer, scored, model_version=taken.model_version, **keys)
+        if written.rows != taken.claimed:
+            _explain(logs.count(writer, taken.selection, taken.ranges), written.rows, taken.claimed)
         superseded = taken.ranges if taken.supersedes else ()
         predictions.count_hours(writer, written, superseded=superseded, **keys)
         ledger.finish_shard(writer, run_id, shard, scored=written.rows, anomalies=written.anomalies)
     return written.rows, written.anomalies
+
+
+def _explain(present: int, written: int, claimed: int) -> None:
+    """Claimed rows that somebody has deleted since are lost; rows that are there and were not read must not be."""
+    if written != present:
+        raise RuntimeError(
+            f"{present:,} claimed rows are there, but {written:,} were read, because partitions changed meanwhile. "
+            "Nothing of the shard was written; run it again."
+        )
+    log.warning("%s of the %s claimed rows were deleted before they could be scored.", claimed - written, claimed)
 
 
 def finish(engine: Engine, run_id: int) -> Run:
@@ -138,13 +149,15 @@ def score(
     window: Window | None = None,
     version: int | None = None,
     run_key: str | None = None,
+    started: float | None = None,
 ) -> ScoreReport:
     """The whole of one scoring run, as the command line does it: claim, score, close.
 
     Without ``window`` it scores the newly ingested rows; with one, all rows of it, and supersedes what was believed.
-    Raises NoChampion when the detector has no model yet.
+    ``started`` is the time.monotonic() that ``seconds`` counts from, for a caller who had to connect first. Raises
+    NoChampion when the detector has no model yet.
     """
-    started = time.monotonic()
+    started = time.monotonic() if started is None else started
     claimed, earlier = claim(engine, detector, run_key or f"cli-{uuid.uuid4()}", window=window, version=version)
     run = finish(engine, claimed.run.run_id)
     runs = [*earlier, run]

@@ -48,6 +48,9 @@ SETTINGS = {
     "log_checkpoints": "off",
     "log_line_prefix": "%m [%p] %d ",
 }
+# Reasons not to start that go away by themselves: remains of a killed server, a port that was taken just now.
+PASSING = ("pre-existing shared memory", "lock file", "could not bind", "could not create any TCP/IP sockets")
+
 # A test's data need not survive a power cut.
 FAST_SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "shared_buffers": "128MB"}
 
@@ -114,14 +117,23 @@ class EmbeddedPostgres:
         Raises StackProblem with the end of the server's log when it will not start.
         """
         self.prepare()
-        if not self.running():
-            self._launch()
+        if self.running():
+            try:
+                self.wait_ready()
+                return self.create_databases()
+            except StackProblem:
+                if self.running():
+                    raise
+                # It was killed just before, and still ending when we looked.
+        self._launch()
         self.wait_ready()
-        self.create_databases()
+        return self.create_databases()
 
     def _launch(self) -> None:
         # After a kill -9 the dead server's children hold its shared memory for a moment, and the next start is refused.
         deadline = time.monotonic() + 15
+        if self._child is not None:
+            self._child.wait()  # until it is collected its pid counts as alive, and the start is refused
         while True:
             with (self.home / "logs" / "postgres.log").open("ab") as log:
                 self._child = subprocess.Popen(
@@ -137,8 +149,9 @@ class EmbeddedPostgres:
                 if self._ready():
                     return
                 time.sleep(0.05)
-            if time.monotonic() > deadline:
-                raise StackProblem(f"PostgreSQL does not start: {self._log_tail()}")
+            said = self._log_tail()
+            if time.monotonic() > deadline or not any(reason in said for reason in PASSING):
+                raise StackProblem(f"PostgreSQL does not start: {said}")
             time.sleep(0.5)
             state.choose_port(self.home, "postgres", None)
 
@@ -146,6 +159,8 @@ class EmbeddedPostgres:
         """Wait until the server takes connections, through a crash recovery if there is one."""
         deadline = time.monotonic() + seconds
         while not self._ready():
+            if self._child is not None and self._child.poll() is not None:
+                raise StackProblem(f"PostgreSQL ended while it started: {self._log_tail()}")
             if time.monotonic() > deadline:
                 raise StackProblem(f"PostgreSQL is not ready after {seconds:.0f} s: {self._log_tail()}")
             time.sleep(0.05)
@@ -234,7 +249,7 @@ class EmbeddedPostgres:
 
     def _log_tail(self) -> str:
         path = self.home / "logs" / "postgres.log"
-        lines = path.read_text(errors="replace").splitlines()[-3:] if path.exists() else []
+        lines = path.read_text(errors="replace").splitlines()[-5:] if path.exists() else []
         return " | ".join(lines) or f"nothing in {path}"
 
     def _initdb(self) -> None:

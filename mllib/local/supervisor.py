@@ -217,10 +217,22 @@ def end(leftovers: list[psutil.Process], seconds: float) -> None:
     """Ask processes to end, and kill those that are still there after ``seconds``."""
     for process in leftovers:
         _signal(process, kill=False)
-    _, remaining = psutil.wait_procs([process for process in leftovers if alive(process)], timeout=seconds)
-    for process in remaining:
+    for process in _wait(leftovers, seconds):
         _signal(process, kill=True)
-    psutil.wait_procs(remaining, timeout=10)
+    _wait(leftovers, 10)
+
+
+def _wait(leftovers: list[psutil.Process], seconds: float) -> list[psutil.Process]:
+    """Wait for the end of processes; those that go on regardless are returned.
+
+    Unlike psutil's own it takes a process that nobody collects for ended: not every container's first process does.
+    """
+    deadline = time.monotonic() + seconds
+    while remaining := [process for process in leftovers if alive(process)]:
+        if time.monotonic() > deadline:
+            return remaining
+        time.sleep(0.05)
+    return []
 
 
 def _signal(process: psutil.Process, *, kill: bool) -> None:
@@ -233,7 +245,7 @@ def stop(home: Path, seconds: float = 90) -> bool:
     supervisor = find(home)
     if supervisor is not None:
         _signal(supervisor, kill=False)
-        psutil.wait_procs([supervisor], timeout=seconds)
+        _wait([supervisor], seconds)
     leftovers = processes(home)
     end(leftovers, 8)
     postgres = EmbeddedPostgres(home)

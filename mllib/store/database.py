@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import psycopg
 from sqlalchemy import URL, Connection, Engine, create_engine, make_url
-from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 
 from mllib.errors import BadInput, DatabaseUnavailable
 from mllib.settings import redacted
@@ -60,7 +60,7 @@ def transaction(engine: Engine) -> Iterator[Connection]:
 
 @contextmanager
 def connection(engine: Engine) -> Iterator[Connection]:
-    """A connection out of the pool. Raises DatabaseUnavailable when there is none to be had."""
+    """A connection out of the pool. Raises DatabaseUnavailable when there is none to be had, or when it breaks."""
     try:
         conn = engine.connect()
     except OperationalError as error:
@@ -70,7 +70,17 @@ def connection(engine: Engine) -> Iterator[Connection]:
             "Is the database running? `millrace status` shows the local one."
         ) from None
     with conn:
-        yield conn
+        try:
+            yield conn
+        except (DBAPIError, psycopg.Error) as error:
+            if not (conn.invalidated or driver(conn).closed):
+                raise
+            conn.invalidate()  # else the pool would try to roll it back
+            cause = " ".join(str(error.orig if isinstance(error, DBAPIError) else error).split())
+            raise DatabaseUnavailable(
+                f"The connection to {engine.url.render_as_string(hide_password=True)} broke: {cause}. What was not "
+                "committed is undone; run the same again when the database is back."
+            ) from error
 
 
 def driver(conn: Connection) -> psycopg.Connection[Any]:

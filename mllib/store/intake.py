@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, text
 
 from mllib.errors import BadInput
 from mllib.ingest.base import LogRecord
@@ -20,7 +20,7 @@ MAX_NEW_PARTITIONS = 1000
 """Days that one file may make partitions for; the rest goes to the default partition, and maintenance sorts it out."""
 
 _COPY_LOGS = (
-    "copy millrace.logs (ts, response_time_ms, status_code, source, source_id, level, service, host, trace_id,"
+    "copy millrace.logs (ts, log_id, response_time_ms, status_code, source, source_id, level, service, host, trace_id,"
     " message, attributes) from stdin"
 )
 _COPY_REJECTS = "copy millrace.ingest_rejects (file_id, line_number, byte_offset, raw, reason) from stdin"
@@ -55,23 +55,25 @@ def load(engine: Engine, file: LogFile, batches: Iterable[Batch], *, with_labels
     Raises BadInput, and notes the refusal, when an earlier file of the same source has the same line ids: then labels
     could not tell the lines apart. A file refused before is skipped, with the reason of then.
     """
+    keys = asdict(file)
     with transaction(engine) as conn:
         conn.execute(queries["intake.lock"], {"digest": file.digest})
         skipped = _seen_before(conn, file)
         if skipped:
+            conn.execute(queries["intake.skip_file"], {**keys, "reason": skipped})
             return Loaded(skipped=skipped)
-        earlier = conn.execute(queries["intake.same_source"], {"source": file.source}).one_or_none()
-        keys = asdict(file)
         file_id = int(conn.execute(queries["intake.add_file"], keys).scalar_one())
         copied = _Copied(engine, conn, file, file_id, with_labels=with_labels)
         refusal = None
         for batch in batches:
             copied.add(batch)
-            if earlier is not None and not earlier.own_ids and copied.line_ids:
-                refusal = f"its line numbers overlap with those of {earlier.path}"
+            refusal = copied.repeated_lines()
+            if refusal is not None:
                 break
-        if refusal is None and earlier is not None and copied.rows:
-            refusal = copied.repeated_id()
+        else:
+            # Another file of the source may have come in meanwhile, or be about to.
+            conn.execute(queries["intake.lock_source"], {"source": file.source})
+            refusal = copied.repeated_lines() or copied.repeated_id()
         if refusal is None:
             return copied.finish()
         conn.rollback()
@@ -85,7 +87,7 @@ def load(engine: Engine, file: LogFile, batches: Iterable[Batch], *, with_labels
 
 
 def known(engine: Engine, paths: Iterable[str]) -> set[tuple[str, int, datetime]]:
-    """Path, size and modification time of the files that were loaded or refused from these paths."""
+    """Path, size and modification time of the files that were loaded, refused or skipped at these paths."""
     with transaction(engine) as conn:
         rows = conn.execute(queries["intake.known"], {"paths": list(paths)})
         return {(row.path, row.bytes, row.modified_at) for row in rows}
@@ -120,36 +122,34 @@ class _Copied:
         self._file = file
         self._file_id = file_id
         self._with_labels = with_labels
-        self._staged = False
         self._rejected = 0
         self._labels = 0
         self._last_line = 0
         self._first_ts: datetime | None = None
         self._last_ts: datetime | None = None
+        self._first_id: str | None = None
+        self._last_id: str | None = None
         self._days: set[date] = set()
         self._partitioning = True
 
     def add(self, batch: Batch) -> None:
         self._make_partitions({record.ts.date() for _, record in batch.records})
+        log_ids = self._conn.execute(queries["intake.log_ids"], {"rows": len(batch.records)}).scalar_one()
         with driver(self._conn).cursor() as cursor:
             with cursor.copy(_COPY_LOGS) as copy:
-                for line_number, record in batch.records:
-                    copy.write_row(_row(self._file.source, line_number, record))
+                for log_id, (line_number, record) in zip(log_ids, batch.records, strict=True):
+                    copy.write_row(_row(self._file.source, log_id, line_number, record))
             if batch.rejects:
                 with cursor.copy(_COPY_REJECTS) as copy:
                     for reject in batch.rejects:
                         copy.write_row(_reject(self._file_id, reject))
         if self._with_labels:
-            self._labels += labels.stage(
-                self._conn,
-                (
-                    labels.StagedLabel(
-                        source=self._file.source, source_id=record.source_id or str(number), label=record.label
-                    )
-                    for number, record in batch.records
-                    if record.label is not None
-                ),
+            verdicts = (
+                (record.ts, log_id, record.label)
+                for log_id, (_, record) in zip(log_ids, batch.records, strict=True)
+                if record.label is not None
             )
+            self._labels += labels.add_imported(self._conn, verdicts, labelled_by=self._file.path)
         self.rows += len(batch.records)
         self._rejected += len(batch.rejects)
         numbers = [number for number, _ in batch.records[-1:]] + [reject.line_number for reject in batch.rejects]
@@ -159,19 +159,33 @@ class _Copied:
             times = [record.ts for _, record in batch.records]
             self._first_ts = min(times) if self._first_ts is None else min(self._first_ts, *times)
             self._last_ts = max(times) if self._last_ts is None else max(self._last_ts, *times)
+            ids = [record.source_id or str(number) for number, record in batch.records]
+            self._first_id = min(ids) if self._first_id is None else min(self._first_id, *ids)
+            self._last_id = max(ids) if self._last_id is None else max(self._last_id, *ids)
+
+    def repeated_lines(self) -> str | None:
+        """Says which earlier file of the source has line numbers for ids as well, if there is one."""
+        if not self.line_ids:
+            return None
+        path = self._conn.execute(
+            queries["intake.numbered_by_line"], {"source": self._file.source}
+        ).scalar_one_or_none()
+        return None if path is None else f"its line numbers overlap with those of {path}"
 
     def repeated_id(self) -> str | None:
         """Says which id of this file an earlier line of its source has, if one has."""
+        ids = {"source": self._file.source, "first_id": self._first_id, "last_id": self._last_id}
+        times = self._conn.execute(queries["intake.overlapping_ids"], ids).one()
+        if times.first_ts is None:
+            return None
+        # The planner knows nothing of rows just copied, takes them for a few, and would loop over all the others.
+        self._conn.execute(text("set local enable_nestloop = off"))
         repeated = self._conn.execute(
-            queries["intake.repeated_id"],
-            {"source": self._file.source, "first_ts": self._first_ts, "last_ts": self._last_ts},
+            queries["intake.repeated_id"], {"source": self._file.source, **times._mapping}
         ).scalar_one_or_none()
         return None if repeated is None else f"the id {repeated!r} is there"
 
     def finish(self) -> Loaded:
-        filed = 0
-        if self._labels:
-            filed = labels.apply_staged_to_new_rows(self._conn, labelled_by=self._file.path)
         self._conn.execute(
             queries["intake.finish_file"],
             {
@@ -180,12 +194,14 @@ class _Copied:
                 "last_line": self._last_line,
                 "rows": self.rows,
                 "rejected": self._rejected,
-                "labels": filed,
+                "labels": self._labels,
                 "first_ts": self._first_ts,
                 "last_ts": self._last_ts,
+                "first_id": self._first_id,
+                "last_id": self._last_id,
             },
         )
-        return Loaded(file_id=self._file_id, rows=self.rows, rejected=self._rejected, labels=filed)
+        return Loaded(file_id=self._file_id, rows=self.rows, rejected=self._rejected, labels=self._labels)
 
     def _make_partitions(self, days: set[date]) -> None:
         missing = days - self._days
@@ -201,9 +217,10 @@ class _Copied:
             self._partitioning = missing <= partitions.existing(conn, partitions.LOGS)
 
 
-def _row(source: str, line_number: int, record: LogRecord) -> tuple[object, ...]:
+def _row(source: str, log_id: int, line_number: int, record: LogRecord) -> tuple[object, ...]:
     return (
         record.ts,
+        log_id,
         record.response_time_ms,
         record.status_code,
         source,

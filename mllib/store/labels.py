@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import polars as pl
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row
 
 from mllib.slices import LabelHour
 from mllib.store.database import driver
@@ -46,8 +47,14 @@ def hours(
 ) -> list[LabelHour]:
     """Counts of rows, mature labels and positives per ``grain`` of event time, in order, up to ``until``."""
     binds = {"until": until, "as_of": as_of, "delay": delay, "grain": grain, "snapshot": snapshot}
+    # A label may be there whose row the snapshot does not see, or that has been deleted.
     return [
-        LabelHour(start=row.start, rows=row.rows, labelled=min(row.labelled, row.rows), positives=row.positives)
+        LabelHour(
+            start=row.start,
+            rows=row.rows,
+            labelled=min(row.labelled, row.rows),
+            positives=min(row.positives, row.labelled, row.rows),
+        )
         for row in conn.execute(queries["labels.hours"], binds)
     ]
 
@@ -79,12 +86,32 @@ def apply_staged(conn: Connection, *, origin: str, labelled_by: str) -> int:
     return conn.execute(queries["labels.apply_staged"], {"origin": origin, "labelled_by": labelled_by}).rowcount
 
 
-def apply_staged_to_new_rows(conn: Connection, *, labelled_by: str) -> int:
-    """The same, for verdicts on rows that this transaction inserted. Returns how many rows that were."""
-    return conn.execute(queries["labels.apply_staged_new"], {"labelled_by": labelled_by}).rowcount
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Misnamed:
+    """How many staged verdicts name no row, or more than one, and up to three of them as ``source/id``."""
+
+    verdicts: int
+    examples: tuple[str, ...]
 
 
-def unmatched(conn: Connection) -> tuple[int, list[str]]:
-    """How many staged verdicts name no row, and up to three of them as ``source/id``."""
-    rows = conn.execute(queries["labels.unmatched"]).all()
-    return (rows[0].missing if rows else 0), [f"{row.source}/{row.source_id}" for row in rows]
+def misnamed(conn: Connection) -> tuple[Misnamed, Misnamed]:
+    """The staged verdicts that name no row, and those that name several."""
+    rows = conn.execute(queries["labels.misnamed"]).all()
+    none, several = ([row for row in rows if row.several is kind] for kind in (False, True))
+    return _misnamed(none), _misnamed(several)
+
+
+def _misnamed(rows: Sequence[Row[Any]]) -> Misnamed:
+    examples = tuple(f"{row.source}/{row.source_id}" for row in rows)
+    return Misnamed(verdicts=rows[0].verdicts if rows else 0, examples=examples)
+
+
+def add_imported(conn: Connection, verdicts: Iterable[tuple[datetime, int, str]], *, labelled_by: str) -> int:
+    """Files verdicts that came with the rows: (ts, log_id, label) of each. Returns how many."""
+    filed = 0
+    statement = "copy millrace.labels (ts, row_id, label, origin, labelled_by) from stdin"
+    with driver(conn).cursor() as cursor, cursor.copy(statement) as copy:
+        for ts, log_id, label in verdicts:
+            copy.write_row((ts, log_id, label, "import", labelled_by))
+            filed += 1
+    return filed

@@ -87,8 +87,8 @@ def claim(
     Without ``window`` it claims the rows that became visible since the last such claim; with one, every row in it.
     ``pack`` turns (minute, rows) pairs into shards. ``version`` overrides the champion.
 
-    Raises NoChampion (nothing is claimed then), OpenRun when another run must be finished first, and BadInput when the
-    key was used for another window.
+    Raises NoChampion (nothing is claimed then), OpenRun when another run must be finished first, and BadInput when
+    there is no such version or the key was used for another window.
     """
     with transaction(engine) as conn:
         detector_id = detectors.identify(conn, detector)
@@ -105,9 +105,13 @@ def claim(
         unfinished = conn.execute(queries["ledger.open_run"], {"detector_id": detector_id}).scalar_one_or_none()
         if unfinished is not None:
             raise OpenRun(unfinished)
-        champion = registry.champion(conn, detector)
-        if version is None and champion is None:
-            raise NoChampion(detector)
+        if version is None:
+            version = registry.champion(conn, detector)
+            if version is None:
+                raise NoChampion(detector)
+        else:
+            registry.get(conn, detector, version)
+        conn.execute(queries["ledger.keep_partitions"])
         snapshot = conn.execute(queries["ledger.current_snapshot"]).scalar_one()
         previous = None
         selection: Selection
@@ -124,7 +128,7 @@ def claim(
                 "detector_id": detector_id,
                 "run_key": run_key,
                 "kind": "new_rows" if window is None else "window",
-                "model_version": version or champion,
+                "model_version": version,
                 "previous": previous,
                 "snapshot": snapshot,
                 "window_start": window and window.start,

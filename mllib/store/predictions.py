@@ -80,6 +80,7 @@ def count_hours(
 ) -> None:
     """Brings ``prediction_hours`` up to date with what was written and superseded."""
     if superseded:
+        conn.execute(queries["predictions.lock_hours"], {"detector_id": detector_id})
         for name in ("predictions.forget_hours", "predictions.recount_hours"):
             for window in superseded:
                 conn.execute(queries[name], {"detector_id": detector_id, "start": window.start, "end": window.end})

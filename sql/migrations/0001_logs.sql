@@ -52,7 +52,7 @@ create table millrace.ingest_files (
     digest text not null check (digest ~ '^[0-9a-f]{64}$'),
     bytes bigint not null,
     modified_at timestamptz not null,
-    state text not null check (state in ('loaded', 'refused')),
+    state text not null check (state in ('loaded', 'refused', 'skipped')),
     reason text,
     own_ids boolean not null default false,
     last_line bigint not null default 0,
@@ -61,15 +61,17 @@ create table millrace.ingest_files (
     labels bigint not null default 0,
     first_ts timestamptz,
     last_ts timestamptz,
+    first_id text collate "C",
+    last_id text collate "C",
     loaded_at timestamptz not null default now(),
-    constraint ingest_files_reason check ((state = 'refused') = (reason is not null))
+    constraint ingest_files_reason check ((state = 'loaded') = (reason is null))
 );
 -- A file is loaded once, whatever it is called the second time.
 create unique index ingest_files_loaded_once on millrace.ingest_files (digest) where state = 'loaded';
 create index ingest_files_path on millrace.ingest_files (path);
 create index ingest_files_source on millrace.ingest_files (source);
 
-comment on table millrace.ingest_files is 'Grain: one file that was loaded or refused. Written in the transaction that loaded its lines.';
+comment on table millrace.ingest_files is 'Grain: one file that was loaded, refused or skipped. Written in the transaction that loaded its lines.';
 comment on column millrace.ingest_files.file_id is 'Number of the file.';
 comment on column millrace.ingest_files.path is 'Where the file lay when it was read.';
 comment on column millrace.ingest_files.source is 'Source given to its lines.';
@@ -77,8 +79,8 @@ comment on column millrace.ingest_files.format is 'Log format it was read as.';
 comment on column millrace.ingest_files.digest is 'SHA-256 of the file as it lay there. A loaded digest is never loaded again.';
 comment on column millrace.ingest_files.bytes is 'Size of the file as it lay there.';
 comment on column millrace.ingest_files.modified_at is 'When the file was last changed. Same path, size and time: not read again.';
-comment on column millrace.ingest_files.state is 'loaded, or refused as a whole (then reason says why).';
-comment on column millrace.ingest_files.reason is 'Why the file as a whole was refused.';
+comment on column millrace.ingest_files.state is 'loaded, refused as a whole, or skipped, because its content had been loaded or refused before.';
+comment on column millrace.ingest_files.reason is 'Why the file as a whole was refused or skipped.';
 comment on column millrace.ingest_files.own_ids is 'Whether its lines carry ids of their own; otherwise source_id is the line number.';
 comment on column millrace.ingest_files.last_line is 'Number of physical lines read.';
 comment on column millrace.ingest_files.rows is 'Lines that became rows of logs.';
@@ -86,7 +88,9 @@ comment on column millrace.ingest_files.rejected is 'Lines that went to ingest_r
 comment on column millrace.ingest_files.labels is 'Labels that came inside the file.';
 comment on column millrace.ingest_files.first_ts is 'Earliest event time among its rows.';
 comment on column millrace.ingest_files.last_ts is 'Latest event time among its rows.';
-comment on column millrace.ingest_files.loaded_at is 'When it was loaded or refused.';
+comment on column millrace.ingest_files.first_id is 'Lowest source_id among its rows, byte by byte.';
+comment on column millrace.ingest_files.last_id is 'Highest source_id among its rows, byte by byte.';
+comment on column millrace.ingest_files.loaded_at is 'When it was loaded, refused or first skipped.';
 
 create table millrace.ingest_rejects (
     reject_id bigint generated always as identity primary key,

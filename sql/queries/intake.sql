@@ -12,14 +12,23 @@ select reason from millrace.ingest_files
 where digest = :digest and source = :source and state = 'refused'
 order by file_id desc limit 1;
 
--- name: same_source
--- An earlier file of the same source; its line numbers would be those of the new one.
-select path, own_ids from millrace.ingest_files
-where source = :source and state = 'loaded' and rows > 0
-order by own_ids, file_id desc limit 1;
+-- name: lock_source
+-- Held from the last look at earlier files of a source until this one is in, so that two at once see one another.
+select pg_advisory_xact_lock(hashtextextended(:source, 1));
+
+-- name: numbered_by_line
+-- An earlier file of the same source whose line numbers would be those of a new one.
+select path from millrace.ingest_files
+where source = :source and state = 'loaded' and rows > 0 and not own_ids
+order by file_id desc limit 1;
+
+-- name: overlapping_ids
+-- Event times of the earlier files of the same source whose ids may be those of a new one, null where none may.
+select min(first_ts) as first_ts, max(last_ts) as last_ts from millrace.ingest_files
+where source = :source and state = 'loaded' and first_id <= :last_id and last_id >= :first_id;
 
 -- name: repeated_id
--- A line of this transaction whose id an earlier line of the same source has, at a time that this file covers.
+-- A line of this transaction whose id an earlier line of the same source has, between two event times.
 select fresh.source_id
 from millrace.logs as fresh
 join millrace.logs as earlier on fresh.source = earlier.source and fresh.source_id = earlier.source_id
@@ -41,13 +50,25 @@ returning file_id;
 update millrace.ingest_files
 set
     own_ids = :own_ids, last_line = :last_line, rows = :rows, rejected = :rejected, labels = :labels,
-    first_ts = :first_ts, last_ts = :last_ts
+    first_ts = :first_ts, last_ts = :last_ts, first_id = :first_id, last_id = :last_id
 where file_id = :file_id;
 
 -- name: refuse_file
 -- Notes a file that was refused as a whole, and why.
 insert into millrace.ingest_files (path, source, format, digest, bytes, modified_at, state, reason)
 values (:path, :source, :format, :digest, :bytes, :modified_at, 'refused', :reason);
+
+-- name: skip_file
+-- Notes a file that was skipped, and why, so that it need not be read again; once for each state of the file.
+insert into millrace.ingest_files (path, source, format, digest, bytes, modified_at, state, reason)
+select :path, :source, :format, :digest, :bytes, :modified_at, 'skipped', :reason
+where not exists (
+    select from millrace.ingest_files where path = :path and bytes = :bytes and modified_at = :modified_at
+);
+
+-- name: log_ids
+-- Numbers for rows that are about to be copied in, as one array.
+select coalesce(array_agg(nextval('millrace.log_id_seq')), '{}') from generate_series(1, :rows);
 
 -- name: recent_rejects
 -- The latest refused lines by file and reason.
@@ -57,5 +78,5 @@ where r.file_id = any(:files)
 group by 1, 2 order by 3 desc limit 5;
 
 -- name: known
--- Files that were loaded or refused from these paths, as they were then.
+-- Files that were loaded, refused or skipped at these paths, as they were then.
 select distinct path, bytes, modified_at from millrace.ingest_files where path = any(:paths);

@@ -7,15 +7,21 @@ with rows as (
     group by 1
 ),
 
+verdicts as (
+    select distinct on (ts, row_id) ts, label
+    from millrace.labels
+    where
+        subject = 'logs' and ts <= :until
+        and case origin when 'import' then ts else labelled_at end + cast(:delay as interval) <= :as_of
+    order by ts, row_id, label_id desc
+),
+
 labelled as (
     select
         date_bin(cast(:grain as interval), ts, 'epoch') as start,
         count(*) as labelled,
         count(*) filter (where label <> '0') as positives
-    from millrace.labels_current
-    where
-        subject = 'logs' and ts <= :until
-        and case origin when 'import' then ts else labelled_at end + cast(:delay as interval) <= :as_of
+    from verdicts
     group by 1
 )
 
@@ -30,43 +36,50 @@ select
     (select max(ts) from millrace.logs where ts <= :as_of) as last_row,
     min(ts) as first_labelled,
     max(ts) as last_labelled
-from millrace.labels_current
+from millrace.labels
 where
     subject = 'logs' and ts <= :as_of
     and case origin when 'import' then ts else labelled_at end + cast(:delay as interval) <= :as_of;
 
 -- name: in_window
--- Mature verdicts on rows of a window, one a row.
-select row_id as log_id, label
-from millrace.labels_current
+-- The latest mature verdict on each row of a window. What was said after as_of hides nothing that was known then.
+select distinct on (ts, row_id) row_id as log_id, label
+from millrace.labels
 where
     subject = 'logs' and ts >= :start and ts < :end
-    and case origin when 'import' then ts else labelled_at end + cast(:delay as interval) <= :as_of;
+    and case origin when 'import' then ts else labelled_at end + cast(:delay as interval) <= :as_of
+order by ts, row_id, label_id desc;
 
 -- name: stage
 -- Where verdicts wait until their rows are found.
 create temporary table if not exists staged_labels (
-    source text, source_id text not null, label text not null, note text
+    line bigint generated always as identity, source text, source_id text not null, label text not null, note text
 ) on commit drop;
 
 -- name: apply_staged
--- Turns staged verdicts into labels of the rows that they name.
+-- Turns staged verdicts into labels of the rows that they name. In their order: of two on one row the later counts.
 insert into millrace.labels (ts, row_id, label, origin, labelled_by, note)
 select l.ts, l.log_id, s.label, :origin, :labelled_by, s.note
 from staged_labels as s
-join millrace.logs as l on l.source = s.source and l.source_id = s.source_id;
+join millrace.logs as l on s.source = l.source and s.source_id = l.source_id
+order by s.line;
 
--- name: apply_staged_new
--- The same for rows that this very transaction inserted.
-insert into millrace.labels (ts, row_id, label, origin, labelled_by, note)
-select l.ts, l.log_id, s.label, 'import', :labelled_by, s.note
-from staged_labels as s
-join millrace.logs as l on l.source = s.source and l.source_id = s.source_id
-where l.ingest_xid = pg_current_xact_id();
+-- name: misnamed
+-- Staged verdicts that name no row, or several: how many of each kind there are, and the first three.
+with found as (
+    select s.line, s.source, s.source_id, count(l.log_id) > 1 as several
+    from staged_labels as s
+    left join millrace.logs as l on s.source = l.source and s.source_id = l.source_id
+    group by s.line, s.source, s.source_id
+    having count(l.log_id) <> 1
+),
 
--- name: unmatched
--- Some staged verdicts whose row was not found, and how many there are.
-select s.source, s.source_id, count(*) over () as missing
-from staged_labels as s
-where not exists (select from millrace.logs as l where l.source = s.source and l.source_id = s.source_id)
-limit 3;
+ranked as (
+    select
+        source, source_id, several,
+        count(*) over (partition by several) as verdicts,
+        row_number() over (partition by several order by line) as place
+    from found
+)
+
+select source, source_id, several, verdicts from ranked where place <= 3 order by several, place;

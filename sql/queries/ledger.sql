@@ -56,6 +56,11 @@ where
     )
 order by w.run_id;
 
+-- name: keep_partitions
+-- Waits for rows that are moving out of the default partition, and keeps others there until the claim is stored: a plan
+-- that was made before such a move and run after it would not find them.
+lock table millrace.logs_default in access share mode;
+
 -- name: insert_run
 -- Stores a claim.
 insert into millrace.scoring_runs

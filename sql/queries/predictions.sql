@@ -13,6 +13,10 @@ select
     ts, log_id, run_id, model_version, score, raw_score, detector_id, severity, is_anomaly, explanation, :run_id
 from moved;
 
+-- name: lock_hours
+-- Held until the transaction ends: a recount must see what the shard before it counted in the same hour.
+select pg_advisory_xact_lock(hashtext('millrace.prediction_hours'), :detector_id);
+
 -- name: forget_hours
 -- Drops the hourly counts of a detector for the hours that a range touches; recount_hours makes them anew.
 delete from millrace.prediction_hours

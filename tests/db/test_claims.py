@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
 import threading
@@ -234,23 +235,23 @@ def test_a_window_run_supersedes_and_keeps_what_was_believed(engine: Engine, cha
 def test_what_was_believed_at_a_time_can_be_told(engine: Engine, champion: int) -> None:
     insert_logs(engine, 600)
     scoring.score(engine, DETECTOR)
-    believed = rows(engine, "select log_id, is_anomaly from millrace.predictions order by 1")
+    believed = rows(engine, "select log_id, score from millrace.predictions order by 1")
     moment = scalar(engine, "select clock_timestamp()")
     promote_model(engine, threshold=0.45)
     scoring.score(engine, DETECTOR, window=Window(START, START + timedelta(minutes=4)))
     told = rows(
         engine,
         """
-        select log_id, is_anomaly from (
-            select log_id, is_anomaly, run_id from millrace.predictions
+        select log_id, score from (
+            select log_id, score, run_id from millrace.predictions
             union all
-            select log_id, is_anomaly, run_id from millrace.predictions_history where superseded_at > :moment
+            select log_id, score, run_id from millrace.predictions_history where superseded_at > :moment
         ) as p join millrace.scoring_runs as r using (run_id) where r.finished_at <= :moment order by 1
         """,
         moment=moment,
     )
     assert told == believed
-    assert told != rows(engine, "select log_id, is_anomaly from millrace.predictions order by 1")
+    assert told != rows(engine, "select log_id, score from millrace.predictions order by 1")
 
 
 def test_rows_that_a_window_run_scored_first_are_not_new_but_later_ones_are(engine: Engine, champion: int) -> None:
@@ -276,6 +277,22 @@ def test_several_windows_that_overlap_and_then_the_rest(engine: Engine, champion
     late = insert_logs(engine, 10)
     assert scoring.score(engine, DETECTOR).scored == len(late)
     check_accounts(engine, ever=3_600 + 10 * 60 + 10)
+
+
+def test_many_windows_at_random_while_rows_come_in(engine: Engine, champion: int) -> None:
+    chance = random.Random(3)
+    total = len(insert_logs(engine, 2_000, step=timedelta(seconds=3)))
+    scoring.score(engine, DETECTOR, window=Window(START + 30 * MINUTE, START + 31 * MINUTE))
+    for number in range(30):
+        begin, length = chance.uniform(-5, 100), chance.uniform(0.01, 25)
+        window = Window(START + begin * MINUTE, START + (begin + length) * MINUTE)
+        scoring.score(engine, DETECTOR, window=window)
+        late = START + chance.uniform(0, 100) * MINUTE
+        total += len(insert_logs(engine, 20, start=late, step=timedelta(seconds=8), first=number))
+    before = scalar(engine, "select count(*) from millrace.predictions")
+    assert scoring.score(engine, DETECTOR).scored == total - before
+    assert unscored(engine) == []
+    check_accounts(engine, ever=scalar(engine, "select sum(scored)::bigint from millrace.scoring_runs"))
 
 
 def test_an_open_run_is_finished_by_the_next_and_counted(engine: Engine, champion: int) -> None:
@@ -324,9 +341,14 @@ def test_several_runs_at_once_in_processes(engine: Engine, dsn: str, champion: i
 
 def test_the_first_claims_of_a_new_detector_at_once(engine: Engine) -> None:
     """Before its first champion a detector may have no number yet in this database."""
+
+    def refused(number: int) -> bool:
+        with pytest.raises(NoChampion):
+            scoring.claim(engine, DETECTOR, str(number))
+        return True
+
     with ThreadPoolExecutor(4) as pool:
-        answers = list(pool.map(lambda n: pytest.raises(NoChampion, scoring.claim, engine, DETECTOR, f"{n}"), range(8)))
-    assert len(answers) == 8
+        assert all(pool.map(refused, range(8)))
 
 
 def test_shards_of_a_window_run_in_the_same_hour_are_counted_in_parallel(engine: Engine, champion: int) -> None:
@@ -335,6 +357,8 @@ def test_shards_of_a_window_run_in_the_same_hour_are_counted_in_parallel(engine:
     claimed, _ = scoring.claim(engine, DETECTOR, "k", window=Window(START, START + HOUR), shard_rows=600)
     assert len(claimed.shards) == 2
     run_id = claimed.run.run_id
+    for parent in (partitions.PREDICTIONS, partitions.HISTORY):
+        partitions.ensure(engine, parent, [START.date()])
     scored: list[tuple[int, int]] = []
     with transaction(engine) as slow:
         taken = ledger.take_shard(slow, run_id, 0)

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from mllib.errors import BadInput, PromotionConflict
+from mllib.errors import BadInput, DatabaseUnavailable, PromotionConflict
 from mllib.jobs import judging
 from mllib.store import registry
 from mllib.store.database import driver, transaction
@@ -185,7 +185,7 @@ def _promote_killed_at(engine: Engine, moment: int, candidate: int, old: int) ->
         event.listen(victim, "before_cursor_execute", end_it)
         event.listen(victim, "commit", end_it)
         decide(victim, candidate, old)
-    except DBAPIError:
+    except DatabaseUnavailable:
         return False
     finally:
         victim.dispose()

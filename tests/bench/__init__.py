@@ -1,0 +1,1 @@
+"""Benchmarks: ``make bench ARGS=NAME``. Not tests: they measure, and print what docs/benchmarks.md quotes."""

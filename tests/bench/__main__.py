@@ -1,0 +1,32 @@
+"""Runs one benchmark by its name, or lists them."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+
+from tests.bench import bgl, hdfs, speed
+
+BENCHMARKS = {"speed": speed.run, "bgl": bgl.run, "hdfs": hdfs.run}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="make bench ARGS=", description=__doc__)
+    parser.add_argument("name", nargs="?", default="speed", choices=sorted(BENCHMARKS), help="default: speed")
+    parser.add_argument("--data", type=Path, help="folder of the data set, for bgl and hdfs")
+    chosen = parser.parse_args()
+    if chosen.name != "speed" and chosen.data is None:
+        parser.error(f"{chosen.name} needs --data FOLDER: the data is not part of the project")
+    memory = psutil.virtual_memory().total / 2**30
+    print(f"Machine   {psutil.cpu_count()} cores, {memory:.0f} GiB, {platform.system()} {platform.machine()}")
+    libraries = ", ".join(f"{name} {version(name)}" for name in ("polars", "numpy", "scikit-learn", "psycopg"))
+    print(f"Versions  Python {platform.python_version()}, {libraries}", flush=True)
+    BENCHMARKS[chosen.name](chosen.data)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""What the benchmarks share: a database of their own, and the command line as a user calls it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from mllib.local.postgres import EmbeddedPostgres
+
+
+@contextmanager
+def database() -> Iterator[tuple[Path, str]]:
+    """A folder and an empty, migrated database, durable as in production; both are gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="millrace-bench-") as folder:
+        Path(folder).chmod(0o755)
+        with EmbeddedPostgres(Path(folder)) as postgres:
+            millrace(postgres.dsn(), "migrate")
+            yield Path(folder), postgres.dsn()
+
+
+def millrace(dsn: str, *arguments: str) -> dict[str, Any]:
+    """What ``millrace ... --json`` reports, with its peak memory in MiB under ``peak_mib``."""
+    command = [sys.executable, "-m", "mllib", *arguments, "--json"]
+    with subprocess.Popen(
+        command, env={**os.environ, "MILLRACE_DSN": dsn}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        watched = psutil.Process(process.pid)
+        peak = 0
+        while process.poll() is None:
+            try:
+                peak = max(peak, watched.memory_info().rss)
+                process.wait(0.02)
+            except (psutil.NoSuchProcess, subprocess.TimeoutExpired):
+                continue
+        output, errors = process.communicate()
+    if process.returncode:
+        raise SystemExit(f"{' '.join(arguments)}: {errors}")
+    report: dict[str, Any] = json.loads(output.splitlines()[-1])
+    return {**report, "peak_mib": round(peak / 2**20)}
+
+
+def table(title: str, rows: list[dict[str, Any]]) -> None:
+    """Prints rows as a Markdown table."""
+    print(f"\n{title}\n")
+    columns = list(rows[0])
+    print("| " + " | ".join(columns) + " |")
+    print("|" + "---|" * len(columns))
+    for row in rows:
+        print("| " + " | ".join(_cell(row[column]) for column in columns) + " |")
+    sys.stdout.flush()
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:,.3f}" if abs(value) < 100 else f"{value:,.0f}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
