@@ -19,7 +19,8 @@ Four times an hour, every file of the landing folder that is new or has changed 
 in as a whole, or not at all. Files stay where they are; one whose content was loaded before is skipped by its digest.
 
 - A line that cannot be read goes to `millrace.ingest_rejects` with its bytes and the reason; the good lines are in.
-- A file that cannot be taken as a whole makes its task **red**, once; the log says what to do.
+- A file that cannot be taken as a whole makes its task **red**, once; the log says what to do. Trigger with its name in
+  `files`, and perhaps another `format` or `source`, to have it tried again.
 - Names that start with a dot or end in `.part`, `.tmp` or `.swp` are left alone, and so are links.
 
 Any program may also insert into `millrace.logs` by plain SQL; only `ts` and `message` are required.

@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -16,8 +16,8 @@ from typing import Any
 from sqlalchemy import Engine
 
 from mllib.errors import BadInput
-from mllib.ingest import detect, formats
-from mllib.ingest.base import Format, ParseOptions
+from mllib.ingest import detect, format_named
+from mllib.ingest.base import ParseOptions
 from mllib.ingest.reader import Batch, digest, read, source_name
 from mllib.store import intake, labels
 from mllib.store.database import transaction
@@ -25,6 +25,7 @@ from mllib.store.database import transaction
 log = logging.getLogger(__name__)
 
 AUTO = "auto"
+EVERYTHING = "*"
 _UNFINISHED = (".part", ".tmp", ".swp")
 
 
@@ -56,15 +57,23 @@ def ingest(
     """Loads files; of a folder, the files in it. Each file is one transaction, so a crash leaves whole files only.
 
     Without ``source`` each file's name without suffixes is its source. Lines that cannot be read go to
-    ``ingest_rejects``. Raises BadInput for a path or format that does not exist, and for a file that was refused.
+    ``ingest_rejects``. Raises BadInput for a path or format that does not exist, before anything is loaded, and for
+    files that were refused, after the others were loaded.
     """
     started = time.monotonic()
+    if format_name != AUTO:
+        format_named(format_name)
     report = IngestReport()
     loaded: list[int] = []
-    for path in _files(paths):
-        result = ingest_file(
-            engine, path, format_name=format_name, source=source, with_labels=with_labels, options=options
-        )
+    refusals: list[str] = []
+    for path in list(_files(paths)):
+        try:
+            result = ingest_file(
+                engine, path, format_name=format_name, source=source, with_labels=with_labels, options=options
+            )
+        except BadInput as refusal:
+            refusals.append(str(refusal))
+            continue
         if result.skipped:
             report.skipped[str(path)] = result.skipped
             continue
@@ -79,6 +88,9 @@ def ingest(
             f"{path}: {lines:,} lines, first {first:,}: {reason}"
             for path, reason, lines, first in intake.main_reasons(engine, loaded)
         ]
+    if refusals:
+        others = f" The other {report.files} files were loaded." if report.files else ""
+        raise BadInput(" ".join(refusals) + others)
     report.seconds = round(time.monotonic() - started, 3)
     return report
 
@@ -92,17 +104,22 @@ def ingest_file(
     with_labels: bool = False,
     options: ParseOptions | None = None,
 ) -> intake.Loaded:
-    """Loads one file; see `ingest`."""
-    file_format = _format(path, format_name)
+    """Loads one file; see `ingest`. A file that is refused is noted, so that it is not looked at again unasked."""
     size, modified = _state(path)
     file = intake.LogFile(
         path=_text(path),
         source=source or source_name(path),
-        format=file_format.name,
+        format=format_name,
         digest=digest(path),
         bytes=size,
         modified_at=modified,
     )
+    try:
+        file_format = detect(path) if format_name == AUTO else format_named(format_name)
+    except BadInput as refusal:
+        intake.refuse(engine, file, str(refusal))
+        raise
+    file = replace(file, format=file_format.name)
     batches = read(path, file_format, options=options or ParseOptions())
     result = intake.load(engine, file, _while_unchanged(path, (size, modified), batches), with_labels=with_labels)
     if result.skipped:
@@ -118,7 +135,7 @@ def ingest_file(
     return result
 
 
-def landed(folder: Path, pattern: str = "*") -> list[Path]:
+def landed(folder: Path, pattern: str = EVERYTHING) -> list[Path]:
     """The files of a landing folder that are there to be loaded, oldest name first.
 
     Left out: what is no plain file (a link could point anywhere), what is hidden, and what is still being written, as
@@ -139,10 +156,13 @@ def landed(folder: Path, pattern: str = "*") -> list[Path]:
     )
 
 
-def pending(engine: Engine, folder: Path, pattern: str = "*") -> list[Path]:
-    """The files of a landing folder that changed since they were loaded or refused, or never were; see `landed`."""
+def pending(engine: Engine, folder: Path, pattern: str = EVERYTHING) -> list[Path]:
+    """The files of a landing folder that changed since they were loaded or refused, or never were; see `landed`.
+
+    A pattern of one's own, such as a file's name, also brings back what was refused: somebody wants it tried again.
+    """
     files = landed(folder, pattern)
-    known = intake.known(engine, [_text(path) for path in files])
+    known = intake.known(engine, [_text(path) for path in files], with_refused=pattern == EVERYTHING)
     return [path for path in files if (_text(path), *_state(path)) not in known]
 
 
@@ -228,12 +248,3 @@ def _while_unchanged(path: Path, before: tuple[int, datetime], batches: Iterator
 def _text(path: Path) -> str:
     """The full path, fit to be stored: a name on disk may hold bytes that are no text."""
     return os.fsencode(path.resolve()).decode("utf-8", "backslashreplace")
-
-
-def _format(path: Path, name: str) -> Format:
-    if name == AUTO:
-        return detect(path)
-    known = formats()
-    if name not in known:
-        raise BadInput(f"There is no format {name!r}. Known: {', '.join(sorted(known))}, or {AUTO}.")
-    return known[name]

@@ -81,15 +81,20 @@ def load(engine: Engine, file: LogFile, batches: Iterable[Batch], *, with_labels
         f"Source {file.source!r} has such lines already: {refusal}. "
         "Give this file a source of its own with --source NAME."
     )
-    with transaction(engine) as conn:
-        conn.execute(queries["intake.refuse_file"], {**keys, "reason": reason})
+    refuse(engine, file, reason)
     raise BadInput(f"{file.path} was refused, none of it was loaded. {reason}")
 
 
-def known(engine: Engine, paths: Iterable[str]) -> set[tuple[str, int, datetime]]:
-    """Path, size and modification time of the files that were loaded, refused or skipped at these paths."""
+def refuse(engine: Engine, file: LogFile, reason: str) -> None:
+    """Notes that a file was refused as a whole, and why."""
     with transaction(engine) as conn:
-        rows = conn.execute(queries["intake.known"], {"paths": list(paths)})
+        conn.execute(queries["intake.refuse_file"], {**asdict(file), "reason": reason})
+
+
+def known(engine: Engine, paths: Iterable[str], *, with_refused: bool) -> set[tuple[str, int, datetime]]:
+    """Path, size and modification time of the files that were loaded or skipped at these paths, or also refused."""
+    with transaction(engine) as conn:
+        rows = conn.execute(queries["intake.known"], {"paths": list(paths), "with_refused": with_refused})
         return {(row.path, row.bytes, row.modified_at) for row in rows}
 
 
@@ -106,7 +111,7 @@ def _seen_before(conn: Connection, file: LogFile) -> str | None:
         name = "" if loaded.path == file.path else f" as {loaded.path}"
         return f"loaded on {loaded.loaded_at:%Y-%m-%d %H:%M} UTC{name}, source {loaded.source}"
     refused = conn.execute(
-        queries["intake.refused"], {"digest": file.digest, "source": file.source}
+        queries["intake.refused"], {"digest": file.digest, "source": file.source, "format": file.format}
     ).scalar_one_or_none()
     return f"refused before: {refused}" if refused else None
 

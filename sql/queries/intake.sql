@@ -7,9 +7,9 @@ select pg_advisory_xact_lock(hashtextextended(:digest, 0));
 select path, source, loaded_at from millrace.ingest_files where digest = :digest and state = 'loaded';
 
 -- name: refused
--- Why a file with this digest was refused under this source, if it was.
+-- Why a file with this digest was refused under this source and format, if it was.
 select reason from millrace.ingest_files
-where digest = :digest and source = :source and state = 'refused'
+where digest = :digest and source = :source and format = :format and state = 'refused'
 order by file_id desc limit 1;
 
 -- name: lock_source
@@ -78,5 +78,6 @@ where r.file_id = any(:files)
 group by 1, 2 order by 3 desc limit 5;
 
 -- name: known
--- Files that were loaded, refused or skipped at these paths, as they were then.
-select distinct path, bytes, modified_at from millrace.ingest_files where path = any(:paths);
+-- Files that were loaded or skipped at these paths, or also refused, as they were then.
+select distinct path, bytes, modified_at from millrace.ingest_files
+where path = any(:paths) and (state <> 'refused' or cast(:with_refused as boolean));

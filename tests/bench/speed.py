@@ -17,8 +17,8 @@ def run(_: Path | None) -> None:
     figures = []
     for rows in (200_000, 800_000):
         with database() as (folder, dsn):
-            demo.generate(folder / "logs", rows=rows)
-            ingested = millrace(dsn, "ingest", str(folder / "logs"), "--labels")
+            demo.generate(folder / "input", rows=rows)
+            ingested = millrace(dsn, "ingest", str(folder / "input"), "--labels")
             trained = millrace(dsn, "train", DETECTOR)
             first = millrace(dsn, "score", DETECTOR)
             window = ["--from", "2000-01-01", "--to", "2100-01-01"]

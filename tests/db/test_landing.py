@@ -70,7 +70,7 @@ def test_a_pattern_that_reaches_out_is_refused(landing: Path, pattern: str) -> N
 def test_a_path_that_is_not_there_is_named(engine: Engine, landing: Path) -> None:
     with pytest.raises(BadInput, match=r"no file or folder .*nothing\.log"):
         ingest(engine, [landing / "nothing.log"])
-    with pytest.raises(BadInput, match=r"no format 'xml'. Known: .*jsonl.*auto"):
+    with pytest.raises(BadInput, match=r"no log format named 'xml'. Known: .*jsonl.*auto"):
         ingest(engine, [write_lines(landing / "x.log", json_line(1))], format_name="xml")
 
 
@@ -102,6 +102,22 @@ def test_a_refused_file_and_a_copy_are_looked_at_once(engine: Engine, landing: P
     assert pending(engine, landing) == []
     states = "select state, count(*) from millrace.ingest_files group by 1 order by 1"
     assert rows(engine, states) == [("loaded", 1), ("refused", 1), ("skipped", 2)]
+
+
+def test_an_unreadable_file_does_not_keep_the_others_out_and_is_tried_again_when_asked(
+    engine: Engine, landing: Path
+) -> None:
+    write_lines(landing / "a.jsonl", json_line(1))
+    odd = landing / "b.log"
+    odd.write_bytes(b"one two three\n")
+    write_lines(landing / "c.jsonl", json_line(2))
+    with pytest.raises(BadInput, match=r"b\.log.*--format.* other 2 files were loaded"):
+        ingest(engine, [landing])
+    states = "select format, state from millrace.ingest_files order by path"
+    assert rows(engine, states) == [("jsonl", "loaded"), ("auto", "refused"), ("jsonl", "loaded")]
+    assert pending(engine, landing) == []
+    assert pending(engine, landing, "b.log") == [odd]
+    assert ingest(engine, [odd], format_name="bgl").rejected == 1
 
 
 def test_a_name_that_is_no_text_is_taken_like_any_other(engine: Engine, landing: Path) -> None:
