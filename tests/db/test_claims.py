@@ -1,12 +1,7 @@
-"""Which rows a scoring run claims: every committed row once, whatever commits when, in which order, or twice."""
+"""Which rows a run over the newly ingested rows claims: each committed one once, whatever commits when."""
 
 from __future__ import annotations
 
-import random
-import subprocess
-import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -14,14 +9,12 @@ from sqlalchemy import Engine, text
 
 from mllib.errors import BadInput, NoChampion
 from mllib.jobs import scoring
-from mllib.store import ledger, partitions, predictions
+from mllib.store import partitions
 from mllib.store.database import transaction
 from mllib.types import Window
 from tests.db.scoring_factories import (
     DETECTOR,
     check_accounts,
-    hours_kept,
-    hours_recounted,
     ids_of_run,
     insert_logs,
     make_partitions,
@@ -34,14 +27,8 @@ from tests.db.scoring_factories import (
 from tests.factories import START
 
 HOUR = timedelta(hours=1)
+
 MINUTE = timedelta(minutes=1)
-
-
-@pytest.fixture
-def champion(engine: Engine) -> int:
-    """A database with a champion and the partition of the day of START."""
-    make_partitions(engine)
-    return promote_model(engine)
 
 
 def test_a_run_takes_what_is_new_and_nothing_else(engine: Engine, champion: int) -> None:
@@ -138,17 +125,6 @@ def test_a_promotion_in_mid_run_mixes_no_versions(engine: Engine, champion: int)
     check_accounts(engine)
 
 
-def test_a_key_cannot_be_used_for_another_window(engine: Engine, champion: int) -> None:
-    insert_logs(engine, 10)
-    window = Window(START, START + HOUR)
-    scoring.score(engine, DETECTOR, run_key="k", window=window)
-    assert scoring.score(engine, DETECTOR, run_key="k", window=window).claimed == 10
-    for other in (None, Window(START, START + 2 * HOUR)):
-        with pytest.raises(BadInput, match="Start a new run"):
-            scoring.score(engine, DETECTOR, run_key="k", window=other)
-    check_accounts(engine)
-
-
 def test_without_a_champion_nothing_is_claimed_and_all_is_later(engine: Engine) -> None:
     make_partitions(engine)
     insert_logs(engine, 80)
@@ -188,113 +164,6 @@ def test_an_empty_claim_is_done_at_once(engine: Engine, champion: int) -> None:
     check_accounts(engine)
 
 
-@pytest.mark.parametrize(
-    "window",
-    [
-        Window(START, START + HOUR),
-        Window(START + timedelta(minutes=17), START + timedelta(minutes=95)),
-        Window(
-            START + timedelta(minutes=10, seconds=31), START + timedelta(minutes=71, seconds=4, microseconds=500_000)
-        ),
-        Window(START - HOUR, START + 10 * HOUR),
-        Window(START + timedelta(seconds=30), START + timedelta(seconds=31)),
-    ],
-    ids=["an hour", "from mid-hour", "from mid-minute", "everything", "a second"],
-)
-def test_a_window_run_supersedes_and_keeps_what_was_believed(engine: Engine, champion: int, window: Window) -> None:
-    insert_logs(engine, 1_500, step=timedelta(seconds=5))
-    first = scoring.score(engine, DETECTOR)
-    before = rows(
-        engine,
-        "select ts, log_id, run_id, score from millrace.predictions where ts >= :a and ts < :b order by 1, 2",
-        a=window.start,
-        b=window.end,
-    )
-    newer = promote_model(engine, threshold=0.45)
-    report = scoring.score(engine, DETECTOR, window=window)
-    assert report.scored == report.claimed == len(before) > 0
-    assert report.model_version == newer
-    moved = rows(
-        engine,
-        "select ts, log_id, run_id, score from millrace.predictions_history where superseded_by = :r order by 1, 2",
-        r=report.run_id,
-    )
-    assert moved == before
-    by_run = rows(
-        engine,
-        "select run_id, model_version, count(*), bool_and(ts >= :a and ts < :b) from millrace.predictions"
-        " group by 1, 2 order by 1",
-        a=window.start,
-        b=window.end,
-    )
-    kept = [(first.run_id, champion, 1_500 - len(before), False)] if len(before) < 1_500 else []
-    assert by_run == [*kept, (report.run_id, newer, len(before), True)]
-    check_accounts(engine, ever=1_500 + len(before))
-
-
-def test_what_was_believed_at_a_time_can_be_told(engine: Engine, champion: int) -> None:
-    insert_logs(engine, 600)
-    scoring.score(engine, DETECTOR)
-    believed = rows(engine, "select log_id, score from millrace.predictions order by 1")
-    moment = scalar(engine, "select clock_timestamp()")
-    promote_model(engine, threshold=0.45)
-    scoring.score(engine, DETECTOR, window=Window(START, START + timedelta(minutes=4)))
-    told = rows(
-        engine,
-        """
-        select log_id, score from (
-            select log_id, score, run_id from millrace.predictions
-            union all
-            select log_id, score, run_id from millrace.predictions_history where superseded_at > :moment
-        ) as p join millrace.scoring_runs as r using (run_id) where r.finished_at <= :moment order by 1
-        """,
-        moment=moment,
-    )
-    assert told == believed
-    assert told != rows(engine, "select log_id, score from millrace.predictions order by 1")
-
-
-def test_rows_that_a_window_run_scored_first_are_not_new_but_later_ones_are(engine: Engine, champion: int) -> None:
-    insert_logs(engine, 3_600)
-    window = Window(START + timedelta(minutes=10, seconds=30), START + timedelta(minutes=20))
-    inside = scoring.score(engine, DETECTOR, window=window)
-    assert inside.scored == 570
-    late = insert_logs(engine, 25, start=window.start, step=timedelta(seconds=20))
-    report = scoring.score(engine, DETECTOR)
-    assert report.scored == 3_600 - 570 + 25
-    assert set(late) <= ids_of_run(engine, [report.run_id])
-    assert len(ids_of_run(engine, [inside.run_id])) == 570
-    check_accounts(engine)
-    assert scoring.score(engine, DETECTOR).claimed == 0
-
-
-def test_several_windows_that_overlap_and_then_the_rest(engine: Engine, champion: int) -> None:
-    insert_logs(engine, 3_600)
-    for begin, end in ((0, 20), (10, 30), (50, 60)):
-        scoring.score(engine, DETECTOR, window=Window(START + begin * MINUTE, START + end * MINUTE))
-    assert scoring.score(engine, DETECTOR).scored == 20 * 60
-    # A window before the last claim of new rows says nothing about what came after that claim.
-    late = insert_logs(engine, 10)
-    assert scoring.score(engine, DETECTOR).scored == len(late)
-    check_accounts(engine, ever=3_600 + 10 * 60 + 10)
-
-
-def test_many_windows_at_random_while_rows_come_in(engine: Engine, champion: int) -> None:
-    chance = random.Random(3)
-    total = len(insert_logs(engine, 2_000, step=timedelta(seconds=3)))
-    scoring.score(engine, DETECTOR, window=Window(START + 30 * MINUTE, START + 31 * MINUTE))
-    for number in range(30):
-        begin, length = chance.uniform(-5, 100), chance.uniform(0.01, 25)
-        window = Window(START + begin * MINUTE, START + (begin + length) * MINUTE)
-        scoring.score(engine, DETECTOR, window=window)
-        late = START + chance.uniform(0, 100) * MINUTE
-        total += len(insert_logs(engine, 20, start=late, step=timedelta(seconds=8), first=number))
-    before = scalar(engine, "select count(*) from millrace.predictions")
-    assert scoring.score(engine, DETECTOR).scored == total - before
-    assert unscored(engine) == []
-    check_accounts(engine, ever=scalar(engine, "select sum(scored)::bigint from millrace.scoring_runs"))
-
-
 def test_an_open_run_is_finished_by_the_next_and_counted(engine: Engine, champion: int) -> None:
     insert_logs(engine, 500)
     claimed, _ = scoring.claim(engine, DETECTOR, "lost", shard_rows=100)
@@ -308,77 +177,6 @@ def test_an_open_run_is_finished_by_the_next_and_counted(engine: Engine, champio
         (newer, 50),
     ]
     check_accounts(engine)
-
-
-def test_a_shard_is_scored_once_however_often_it_is_asked_for(engine: Engine, champion: int) -> None:
-    insert_logs(engine, 100)
-    claimed, _ = scoring.claim(engine, DETECTOR, "k")
-    assert scoring.score_shard(engine, claimed.run.run_id, 0)[0] == 100
-    assert scoring.score_shard(engine, claimed.run.run_id, 0) == (0, 0)
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda _: scoring.finish(engine, claimed.run.run_id), range(4)))
-    check_accounts(engine)
-
-
-def test_many_runs_at_once_in_threads(engine: Engine, champion: int) -> None:
-    insert_logs(engine, 3_000)
-    with ThreadPoolExecutor(4) as pool:
-        reports = list(pool.map(lambda n: scoring.score(engine, DETECTOR, run_key=f"t{n % 3}"), range(6)))
-    assert len({report.run_id for report in reports}) == 3
-    check_accounts(engine)
-
-
-def test_several_runs_at_once_in_processes(engine: Engine, dsn: str, champion: int) -> None:
-    insert_logs(engine, 20_000, step=timedelta(milliseconds=200))
-    script = (
-        "import sys; from mllib.jobs import scoring; from mllib.store.database import engine_for\n"
-        "scoring.score(engine_for(sys.argv[1]), 'log_anomaly')"
-    )
-    started = [subprocess.Popen([sys.executable, "-c", script, dsn], stderr=subprocess.PIPE) for _ in range(3)]
-    assert [(process.communicate()[1], process.returncode) for process in started] == [(b"", 0)] * 3
-    check_accounts(engine)
-
-
-def test_the_first_claims_of_a_new_detector_at_once(engine: Engine) -> None:
-    """Before its first champion a detector may have no number yet in this database."""
-
-    def refused(number: int) -> bool:
-        with pytest.raises(NoChampion):
-            scoring.claim(engine, DETECTOR, str(number))
-        return True
-
-    with ThreadPoolExecutor(4) as pool:
-        assert all(pool.map(refused, range(8)))
-
-
-def test_shards_of_a_window_run_in_the_same_hour_are_counted_in_parallel(engine: Engine, champion: int) -> None:
-    """Whichever of two shards commits last must not count the hour as it was before the other."""
-    insert_logs(engine, 1_200)
-    claimed, _ = scoring.claim(engine, DETECTOR, "k", window=Window(START, START + HOUR), shard_rows=600)
-    assert len(claimed.shards) == 2
-    run_id = claimed.run.run_id
-    for parent in (partitions.PREDICTIONS, partitions.HISTORY):
-        partitions.ensure(engine, parent, [START.date()])
-    scored: list[tuple[int, int]] = []
-    with transaction(engine) as slow:
-        taken = ledger.take_shard(slow, run_id, 0)
-        keys = {"detector_id": taken.detector_id, "run_id": run_id}
-        slow.execute(
-            text(
-                "insert into millrace.predictions (ts, log_id, run_id, model_version, score, raw_score, detector_id,"
-                " severity, is_anomaly) select ts, log_id, :run, :version, 0.1, 0.1, :detector, 0, false"
-                " from millrace.logs where ts < :until"
-            ),
-            {"run": run_id, "version": champion, "detector": taken.detector_id, "until": taken.ranges[-1].end},
-        )
-        predictions.count_hours(slow, predictions.Written(rows=600), superseded=taken.ranges, **keys)
-        other = threading.Thread(target=lambda: scored.append(scoring.score_shard(engine, run_id, 1)))
-        other.start()
-        wait_for_lock(engine)
-        ledger.finish_shard(slow, run_id, 0, scored=taken.claimed, anomalies=0)
-    other.join()
-    assert scored[0][0] + taken.claimed == 1_200
-    assert hours_kept(engine) == hours_recounted(engine)
 
 
 def test_rows_in_the_default_partition(engine: Engine) -> None:
@@ -396,37 +194,6 @@ def test_rows_in_the_default_partition(engine: Engine) -> None:
     assert scalar(engine, "select count(*) from millrace.logs_default") == 0
     assert scalar(engine, "select count(*) from millrace.predictions_default") == 0
     assert scoring.score(engine, DETECTOR).claimed == 0
-    check_accounts(engine)
-
-
-def test_a_claim_sees_rows_that_are_being_moved_out_of_the_default_partition(engine: Engine) -> None:
-    """A plan that was made before the move, and waited for it, would look for the rows where they are no more."""
-    promote_model(engine)
-    insert_logs(engine, 200)
-    reports: list[scoring.ScoreReport] = []
-    with transaction(engine) as mover:
-        mover.execute(text("select millrace.ensure_partition('logs', :day)"), {"day": START.date()})
-        scorer = threading.Thread(target=lambda: reports.append(scoring.score(engine, DETECTOR)))
-        scorer.start()
-        wait_for_lock(engine)
-    scorer.join()
-    assert reports[0].scored == 200
-    check_accounts(engine)
-
-
-def test_a_shard_sees_rows_that_are_being_moved_out_of_the_default_partition(engine: Engine) -> None:
-    promote_model(engine)
-    insert_logs(engine, 200)
-    claimed, _ = scoring.claim(engine, DETECTOR, "k")
-    counts: list[tuple[int, int]] = []
-    with transaction(engine) as mover:
-        mover.execute(text("select millrace.ensure_partition('logs', :day)"), {"day": START.date()})
-        scorer = threading.Thread(target=lambda: counts.append(scoring.score_shard(engine, claimed.run.run_id, 0)))
-        scorer.start()
-        wait_for_lock(engine)
-    scorer.join()
-    assert counts[0][0] == 200
-    scoring.finish(engine, claimed.run.run_id)
     check_accounts(engine)
 
 
@@ -472,13 +239,3 @@ def test_awkward_texts_come_through(engine: Engine, champion: int) -> None:
         )
     assert scoring.score(engine, DETECTOR).scored == len(awkward)
     check_accounts(engine)
-
-
-def wait_for_lock(engine: Engine) -> None:
-    """Returns when a session of this database waits for a lock."""
-    waiting = text(
-        "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
-    )
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
-        while not conn.execute(waiting).scalar_one():
-            pass

@@ -119,7 +119,7 @@ def test_labels_from_a_file(dsn: str, tmp_path: Path) -> None:
     assert "--source NAME" in complaint("label", str(verdicts), dsn=dsn)
     assert "There is no file" in complaint("label", str(tmp_path / "none.csv"), dsn=dsn)
     assert "There is no file or folder" in complaint("ingest", str(tmp_path / "none"), dsn=dsn)
-    assert "There is no format 'x'" in complaint("ingest", str(log), "--format", "x", dsn=dsn)
+    assert "'x'. Known: bgl" in complaint("ingest", str(log), "--format", "x", dsn=dsn)
 
 
 def test_champions_by_hand(dsn: str, engine: Engine) -> None:

@@ -1,109 +1,19 @@
-"""Training and the gate on generated, labelled logs: every verdict, and nothing that was not known at the time."""
+"""Training on generated, labelled logs: what is kept of a version, and nothing that was not known at the time."""
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
-import numpy as np
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
-from mllib import artifacts, demo
 from mllib.detectors import detector
-from mllib.detectors.base import Model
-from mllib.errors import BadInput, NothingToTrainOn
-from mllib.jobs import judging
-from mllib.jobs.intake import ingest
-from mllib.jobs.judging import TrainReport, judge_candidate, train
+from mllib.errors import NothingToTrainOn
+from mllib.jobs.judging import judge_candidate
 from mllib.jobs.training import TrainingOptions, fit_candidate
-from mllib.store import registry
-from mllib.store.database import engine_for, transaction
-from mllib.types import ModelStatus, Policy, Verdict
-from tests.conftest import _command, _in
+from mllib.types import Verdict
 from tests.db.scoring_factories import DETECTOR, insert_logs, rows, scalar
-
-END = datetime(2026, 3, 1, tzinfo=UTC)
-DAYS = 14
-ROWS = 12_000
-
-
-@pytest.fixture(scope="module")
-def labelled(server: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The name of a database with two weeks of labelled logs, which is only ever copied."""
-    name = f"millrace_labelled_{uuid.uuid4().hex[:8]}"
-    _command(server, f"create database {name} template {template}")
-    engine = engine_for(_in(server, name))
-    files = demo.generate(tmp_path_factory.mktemp("demo"), now=END, days=DAYS, rows=ROWS)
-    ingest(engine, files, format_name="jsonl", with_labels=True)
-    engine.dispose()
-    yield name
-    _command(server, f"drop database {name} with (force)")
-
-
-@pytest.fixture
-def shop(server: str, labelled: str) -> Iterator[Engine]:
-    """A test's own copy of it."""
-    name = f"millrace_{uuid.uuid4().hex[:12]}"
-    _command(server, f"create database {name} template {labelled}")
-    engine = engine_for(_in(server, name))
-    yield engine
-    engine.dispose()
-    _command(server, f"drop database {name} with (force)")
-
-
-def run(engine: Engine, **how: Any) -> TrainReport:
-    return train(engine, DETECTOR, by="test", **how)
-
-
-def change(engine: Engine, statement: str, **binds: Any) -> int:
-    with transaction(engine) as conn:
-        return conn.execute(text(statement), binds).rowcount
-
-
-def version_row(engine: Engine, version: int) -> dict[str, Any]:
-    with transaction(engine) as conn:
-        found = conn.execute(text("select * from millrace.model_registry where version = :v"), {"v": version}).one()
-    return dict(found._mapping)
-
-
-def decisions(engine: Engine) -> list[dict[str, Any]]:
-    with transaction(engine) as conn:
-        found = conn.execute(text("select * from millrace.promotion_decisions order by decision_id"))
-        return [dict(row._mapping) for row in found]
-
-
-def stored_model(engine: Engine, version: int) -> Model:
-    with transaction(engine) as conn:
-        return detector(DETECTOR).load(artifacts.loads(*registry.artifact(conn, DETECTOR, version)))
-
-
-def test_the_first_candidate_is_promoted_and_the_same_again_refused(shop: Engine) -> None:
-    first = run(shop)
-    assert first.verdict is Verdict.PROMOTE
-    assert first.champion_f1 is None
-    assert first.candidate_f1 is not None
-    assert first.candidate_f1 > 0.3
-    assert first.reason.startswith("Promoted as the first champion: ")
-    second = run(shop)
-    assert (second.version, second.champion_version) == (2, 1)
-    assert second.verdict is Verdict.REFUSE
-    assert second.candidate_f1 == second.champion_f1 == first.candidate_f1
-    assert "is the same as that of the champion" in second.reason
-    assert second.holdout_hash == first.holdout_hash
-    assert rows(shop, "select version, status from millrace.model_registry order by 1") == [
-        (1, "champion"),
-        (2, "refused"),
-    ]
-    recorded = decisions(shop)
-    assert [(row["verdict"], row["other_verdict"], row["kind"]) for row in recorded] == [
-        ("promote", "promote", "gate"),
-        ("refuse", "refuse", "gate"),
-    ]
-    assert recorded[1]["reason"] == second.reason
-    assert recorded[1]["figures"]["candidate"]["rows"] == recorded[1]["figures"]["champion"]["rows"]
+from tests.db.training_factories import END, change, decisions, run, stored_model, version_row
 
 
 def test_what_the_registry_keeps_of_a_version(shop: Engine) -> None:
@@ -178,91 +88,6 @@ def test_labels_ripen_for_the_label_delay(shop: Engine) -> None:
     assert version_row(shop, ripe)["holdout_window"].upper == last + timedelta(microseconds=1)
 
 
-def test_rows_that_the_champion_was_trained_on_are_left_out_and_counted(shop: Engine) -> None:
-    run(shop)
-    trained = version_row(shop, 1)["train_window"]
-    as_of = trained.upper + timedelta(days=1)
-    report = run(shop, as_of=as_of)
-    row = version_row(shop, 2)
-    assert row["holdout_window"].lower < trained.upper < row["holdout_window"].upper
-    figures = decisions(shop)[1]["figures"]
-    assert figures["excluded_rows"] > 0
-    assert report.holdout_rows + figures["excluded_rows"] == row["label_counts"]["holdout"]["labelled"]
-    assert report.holdout_rows == scalar(
-        shop,
-        "select count(*) from millrace.labels_current where ts >= :a and ts < :b",
-        a=trained.upper,
-        b=row["holdout_window"].upper,
-    )
-    assert figures["candidate"]["rows"] == figures["champion"]["rows"] == report.holdout_rows
-
-
-def test_a_holdout_that_the_champion_was_trained_on_entirely_proves_nothing(shop: Engine) -> None:
-    run(shop)
-    report = run(shop, as_of=version_row(shop, 1)["train_window"].upper)
-    assert (report.verdict, report.holdout_rows) == (Verdict.NOT_ENOUGH_EVIDENCE, 0)
-    assert "rows that a model was trained on are left out" in report.reason
-    assert version_row(shop, 1)["status"] == "champion"
-
-
-@pytest.mark.parametrize("slices", ["validation", "everything"])
-def test_flipped_labels_promote_nobody(shop: Engine, slices: str) -> None:
-    """With all labels flipped a model that flags nearly every row has the better F1; the alert rate gives it away."""
-    run(shop)
-    window = version_row(shop, 1)["validation_window"]
-    flipped = change(
-        shop,
-        "insert into millrace.labels (ts, row_id, label, origin) select ts, row_id, case label when '0' then '1' else"
-        " '0' end, 'import' from millrace.labels_current where (ts >= :a and ts < :b) or :all",
-        a=window.lower,
-        b=window.upper,
-        all=slices == "everything",
-    )
-    assert flipped > 1_000
-    report = run(shop)
-    assert report.verdict is Verdict.REFUSE
-    assert report.candidate_f1 is not None
-    assert report.champion_f1 is not None
-    if slices == "everything":
-        assert report.candidate_f1 > report.champion_f1
-    assert "the limit 3 times that" in report.reason
-    assert version_row(shop, 1)["status"] == "champion"
-
-
-FEW = "delete from millrace.labels where label <> '0' and label_id % 20 <> 0"
-ONE_CLASS = "delete from millrace.labels where label <> '0'"
-ALL_POSITIVE = "delete from millrace.labels where label = '0'"
-NONE = "truncate millrace.labels"
-
-
-@pytest.mark.parametrize("champion", [False, True], ids=["no champion", "a champion"])
-@pytest.mark.parametrize("labels", [FEW, ONE_CLASS, NONE], ids=["few", "one class", "none"])
-def test_too_few_labels_are_not_enough_evidence(shop: Engine, labels: str, champion: bool) -> None:
-    if champion:
-        run(shop)
-    change(shop, labels)
-    report = run(shop)
-    assert report.verdict is Verdict.NOT_ENOUGH_EVIDENCE
-    assert report.holdout_positives < 30
-    assert "at least 30 are needed" in report.reason
-    assert version_row(shop, report.version)["status"] == "candidate"
-    assert ("millrace promote log_anomaly" in report.reason) is not champion
-    with transaction(shop) as conn:
-        assert registry.champion(conn, DETECTOR) == (1 if champion else None)
-    if not champion:
-        judging.promote(shop, DETECTOR, report.version, reason="on trust", by="test")
-        with transaction(shop) as conn:
-            assert registry.champion(conn, DETECTOR) == report.version
-
-
-def test_labels_that_are_all_positive_promote_nobody(shop: Engine) -> None:
-    """Flagging every row has an F1 of 1 there, which cannot be beaten."""
-    change(shop, ALL_POSITIVE)
-    report = run(shop)
-    assert report.verdict is Verdict.REFUSE
-    assert report.holdout_rows == report.holdout_positives >= 30
-
-
 def test_without_positives_in_validation_the_threshold_follows_the_alert_budget(shop: Engine) -> None:
     holdout = version_row(shop, fit_candidate(shop, DETECTOR, trained_by="test"))["holdout_window"]
     change(shop, "update millrace.labels set label = '0' where ts < :start", start=holdout.lower)
@@ -324,70 +149,6 @@ def test_labels_of_rows_that_are_gone_do_not_stop_the_training(shop: Engine) -> 
     )
 
 
-def test_a_dry_run_records_nothing(shop: Engine) -> None:
-    version = fit_candidate(shop, DETECTOR, trained_by="test")
-    report = judge_candidate(shop, DETECTOR, version, decided_by="test", dry_run=True)
-    assert report.verdict is Verdict.PROMOTE
-    assert decisions(shop) == []
-    assert version_row(shop, version)["status"] == ModelStatus.CANDIDATE
-    real = judge_candidate(shop, DETECTOR, version, decided_by="test")
-    assert real == report
-    assert version_row(shop, version)["status"] == ModelStatus.CHAMPION
-
-
-def test_a_version_is_judged_once(shop: Engine) -> None:
-    report = run(shop)
-    with pytest.raises(BadInput, match="is champion already, so there is nothing left to judge"):
-        judge_candidate(shop, DETECTOR, report.version, decided_by="test")
-    with pytest.raises(BadInput, match="no version 12"):
-        judge_candidate(shop, DETECTOR, 12, decided_by="test")
-    assert len(decisions(shop)) == 1
-
-
-def test_the_policies_differ_on_a_small_gain(shop: Engine) -> None:
-    """The champion is the candidate with a slightly worse threshold: better, but not beyond doubt."""
-    version = fit_candidate(shop, DETECTOR, trained_by="test")
-    model = stored_model(shop, version)
-    for step in np.arange(0.001, 0.1, 0.002):
-        _make_champion(shop, version, model.with_threshold(model.threshold + float(step)))
-        strict = judge_candidate(shop, DETECTOR, version, decided_by="test", dry_run=True)
-        if strict.verdict is Verdict.PROMOTE:
-            break
-    assert strict.verdict is Verdict.PROMOTE
-    assert strict.champion_f1 is not None
-    assert strict.candidate_f1 is not None
-    assert strict.candidate_f1 > strict.champion_f1
-    assert "The evidence policy would refuse it." in strict.reason
-    evidence = judge_candidate(shop, DETECTOR, version, policy=Policy.EVIDENCE, decided_by="test")
-    assert evidence.verdict is Verdict.REFUSE
-    assert "The strict policy would promote it." in evidence.reason
-    assert (evidence.candidate_f1, evidence.holdout_hash) == (strict.candidate_f1, strict.holdout_hash)
-    recorded = decisions(shop)[-1]
-    assert (recorded["policy"], recorded["other_verdict"]) == ("evidence", "promote")
-    assert recorded["figures"]["bootstrap"]["lower"] <= 0 < recorded["figures"]["bootstrap"]["difference"]
-
-
-def test_a_large_gain_convinces_both_policies(shop: Engine) -> None:
-    version = fit_candidate(shop, DETECTOR, trained_by="test")
-    model = stored_model(shop, version)
-    _make_champion(shop, version, model.with_threshold(model.expected_threshold(0.3)))
-    report = judge_candidate(shop, DETECTOR, version, policy=Policy.EVIDENCE, decided_by="test")
-    assert report.verdict is Verdict.PROMOTE
-    assert decisions(shop)[-1]["other_verdict"] == "promote"
-    with transaction(shop) as conn:
-        assert registry.champion(conn, DETECTOR) == version
-
-
-def test_a_replay_counts_from_its_as_of(shop: Engine) -> None:
-    as_of = END - timedelta(days=2)
-    run(shop, as_of=as_of)
-    decided = decisions(shop)[0]
-    assert decided["as_of"] == as_of < decided["decided_at"]
-    champion_at = "select millrace.champion_at('log_anomaly', :moment)"
-    assert scalar(shop, champion_at, moment=as_of - timedelta(seconds=1)) is None
-    assert scalar(shop, champion_at, moment=as_of) == 1
-
-
 def test_the_same_training_gives_the_same_bytes(shop: Engine) -> None:
     one, two = (fit_candidate(shop, DETECTOR, as_of=END, trained_by="test") for _ in range(2))
     assert version_row(shop, one)["artifact_digest"] == version_row(shop, two)["artifact_digest"]
@@ -395,36 +156,3 @@ def test_the_same_training_gives_the_same_bytes(shop: Engine) -> None:
     other = fit_candidate(shop, DETECTOR, as_of=END, trained_by="test", options=TrainingOptions(seed=1))
     assert version_row(shop, other)["artifact_digest"] != version_row(shop, one)["artifact_digest"]
     assert version_row(shop, other)["data_hash"] == version_row(shop, one)["data_hash"]
-
-
-def _make_champion(engine: Engine, like: int, model: Model) -> int:
-    """Puts a model into the registry beside version ``like``, trained on the same, and makes it champion."""
-    content = artifacts.dumps(model.state())
-    with transaction(engine) as conn:
-        beside = registry.get(conn, DETECTOR, like)
-        version = registry.add(
-            conn,
-            registry.NewVersion(
-                detector=DETECTOR,
-                artifact=content,
-                artifact_digest=artifacts.digest(content),
-                algorithm=model.algorithm,
-                parameters={},
-                feature_names=model.feature_names,
-                threshold=model.threshold,
-                seed=1,
-                train=beside.train,
-                validation=beside.validation,
-                holdout=beside.holdout,
-                training_rows=beside.training_rows,
-                label_counts={},
-                data_hash="0",
-                validation_metrics={},
-                code_revision=None,
-                library_versions={},
-                as_of=beside.as_of,
-                trained_by="test",
-            ),
-        )
-    judging.promote(engine, DETECTOR, version, reason="a test needs it", by="test", against_current=True)
-    return version
