@@ -21,9 +21,13 @@ log = logging.getLogger(__name__)
 
 HOUR = timedelta(hours=1)
 
+NEVER = timedelta(0)
+"""For a timetable's ``run_immediately``: a DAG that is unpaused for the first time waits for its next time. With False,
+too, Airflow runs the last one at once when it is less than a tenth of the period ago, a weekly one until Sunday
+evening: beside the run that somebody has just triggered by hand."""
+
 DEFAULTS: dict[str, Any] = {
-    # No start_date: backfills may reach back to any hour that has logs, and a DAG that is unpaused for the first time
-    # waits for its next hour instead of running the last one at once, beside whoever triggered it by hand.
+    # No start_date: backfills may reach back to any hour that has logs. With one, NEVER would be without effect.
     "catchup": False,
     "default_args": {"owner": "millrace", "retries": 2, "retry_delay": timedelta(seconds=30)},
 }

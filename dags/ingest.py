@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow.sdk import CronTriggerTimetable, Param, dag, get_current_context, task
 
-from dags.common import DEFAULTS, engine, final_states
+from dags.common import DEFAULTS, NEVER, engine, final_states
 from mllib import settings
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ Any program may also insert into `millrace.logs` by plain SQL; only `ts` and `me
 
 @dag(
     dag_id="ingest",
-    schedule=CronTriggerTimetable("5,20,35,50 * * * *", timezone="UTC"),
+    schedule=CronTriggerTimetable("5,20,35,50 * * * *", timezone="UTC", run_immediately=NEVER),
     description="Loads new log files from the landing folder",
     doc_md=DOC,
     tags=["millrace", "ingest"],

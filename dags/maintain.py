@@ -6,7 +6,7 @@ import logging
 
 from airflow.sdk import CronTriggerTimetable, dag, task
 
-from dags.common import DEFAULTS, engine, final_states
+from dags.common import DEFAULTS, NEVER, engine, final_states
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ moved out of the default partition. Nothing is deleted, and it may run at any ti
 
 @dag(
     dag_id="maintain",
-    schedule=CronTriggerTimetable("30 0 * * *", timezone="UTC"),
+    schedule=CronTriggerTimetable("30 0 * * *", timezone="UTC", run_immediately=NEVER),
     description="Makes partitions ahead and moves stray rows into theirs",
     doc_md=DOC,
     tags=["millrace", "maintain"],

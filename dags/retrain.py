@@ -8,7 +8,7 @@ from typing import Any
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import CronTriggerTimetable, Param, dag, get_current_context, task
 
-from dags.common import DEFAULTS, as_of, engine, final_states, moment_param
+from dags.common import DEFAULTS, NEVER, as_of, engine, final_states, moment_param
 from mllib.detectors import describe, names
 from mllib.types import Policy, Verdict
 
@@ -51,7 +51,7 @@ has to act, for example because another promotion came in between.
 def retraining_dag(detector: str) -> None:
     @dag(
         dag_id=f"retrain_{detector}",
-        schedule=CronTriggerTimetable("0 2 * * 0", timezone="UTC", interval=timedelta(days=7)),
+        schedule=CronTriggerTimetable("0 2 * * 0", timezone="UTC", interval=timedelta(days=7), run_immediately=NEVER),
         description=f"Trains a candidate for {detector} every week, promotes it only if its F1 improves",
         doc_md=DOC.format(detector=detector, description=describe(detector)),
         tags=["millrace", "retrain", detector],

@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow.sdk import Asset, CronPartitionTimetable, Param, TriggerRule, dag, get_current_context, task
 
-from dags.common import DEFAULTS, engine, final_states, moment_param, scoring_window
+from dags.common import DEFAULTS, NEVER, engine, final_states, moment_param, scoring_window
 from mllib.detectors import describe, names
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ def scoring_dag(detector: str) -> None:
 
     @dag(
         dag_id=f"score_{detector}",
-        schedule=CronPartitionTimetable("0 * * * *", timezone="UTC", run_offset=-1),
+        schedule=CronPartitionTimetable("0 * * * *", timezone="UTC", run_offset=-1, run_immediately=NEVER),
         description=f"Scores new log lines every hour with {detector}",
         doc_md=DOC.format(detector=detector, description=describe(detector)),
         tags=["millrace", "score", detector],
