@@ -12,7 +12,7 @@ from sqlalchemy import text
 from mllib.local import stack
 from mllib.local.progress import shown
 from mllib.store.database import engine_for
-from tests.bench.common import Refused, millrace, table
+from tests.bench.common import CommandFailedError, millrace, table
 
 DETECTOR = "log_anomaly"
 BACKFILLED_HOURS = 72
@@ -42,7 +42,7 @@ def _run(data: Path, home: Path) -> None:
     while sunday < last + timedelta(days=7):
         try:
             report = millrace(dsn, "train", DETECTOR, "--as-of", sunday.isoformat())
-        except Refused as refusal:
+        except CommandFailedError as refusal:
             report = {"verdict": str(refusal).removeprefix("millrace: ").split(".")[0]}
         columns = ("version", "verdict", "candidate_f1", "champion_f1", "holdout_rows", "holdout_positives")
         decisions.append({"as of": f"{sunday:%Y-%m-%d}", **{name: report.get(name) for name in columns}})

@@ -27,12 +27,12 @@ def database() -> Iterator[tuple[Path, str]]:
             yield Path(folder), postgres.dsn()
 
 
-class Refused(Exception):
+class CommandFailedError(Exception):
     """The command failed; the message is what it said."""
 
 
 def millrace(dsn: str, *arguments: str) -> dict[str, Any]:
-    """What ``millrace ... --json`` reports, with its peak memory in MiB under ``peak_mib``. Raises Refused."""
+    """What ``millrace ... --json`` reports, with its peak memory in MiB under ``peak_mib``. Raises CommandFailedError."""
     command = [sys.executable, "-m", "mllib", *arguments, "--json"]
     with subprocess.Popen(
         command, env={**os.environ, "MILLRACE_DSN": dsn}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -47,7 +47,7 @@ def millrace(dsn: str, *arguments: str) -> dict[str, Any]:
                 continue
         output, errors = process.communicate()
     if process.returncode:
-        raise Refused(errors.strip().splitlines()[-1])
+        raise CommandFailedError(errors.strip().splitlines()[-1])
     report: dict[str, Any] = json.loads(output.splitlines()[-1])
     return {**report, "peak_mib": round(peak / 2**20)}
 
