@@ -32,7 +32,7 @@ class CommandFailedError(Exception):
 
 
 def millrace(dsn: str, *arguments: str) -> dict[str, Any]:
-    """What ``millrace ... --json`` reports, with its peak memory in MiB under ``peak_mib``. Raises CommandFailedError."""
+    """What ``millrace ... --json`` reports, with its peak memory in MiB as ``peak_mib``. Raises CommandFailedError."""
     command = [sys.executable, "-m", "mllib", *arguments, "--json"]
     with subprocess.Popen(
         command, env={**os.environ, "MILLRACE_DSN": dsn}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
