@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,10 @@ NEVER = timedelta(0)
 """For a timetable's ``run_immediately``: a DAG that is unpaused for the first time waits for its next time. With False,
 too, Airflow runs the last one at once when it is less than a tenth of the period ago, a weekly one until Sunday
 evening: beside the run that somebody has just triggered by hand."""
+
+BACKFILL_POOL = "millrace_backfill"
+"""Where shards of re-scoring wait, and those of native backfills (see plugins/airflow_local_settings.py). The local
+stack and docker-compose.yml make it."""
 
 DEFAULTS: dict[str, Any] = {
     # No start_date: backfills may reach back to any hour that has logs. With one, NEVER would be without effect.
@@ -93,6 +97,59 @@ def scoring_window(run_type: str, partition_key: str | None, params: Mapping[str
             raise BadInput(f"The window is empty: `from` ({start}) must be before `to` ({end}).")
         return Window(start, end)
     return None if partition_key is None else _hour(partition_key)
+
+
+def window_param(params: Mapping[str, Any]) -> Window:
+    """The window of the parameters ``from`` and ``to``. Raises BadInput when one is missing or it is empty."""
+    window = scoring_window("manual", None, params)
+    if window is None:
+        raise BadInput("Say which event times to score again: give `from` and `to`, or the number of a `plan`.")
+    return window
+
+
+def shard_inputs(shards: Iterable[Any]) -> list[dict[str, Any]]:
+    """One input of a mapped ``score_shard`` per shard, with the name that it has in the UI."""
+    return [
+        {
+            "run_id": shard.run_id,
+            "shard": shard.shard,
+            "name": f"{shard.starts:%Y-%m-%d %H:%M} to {shard.ends:%Y-%m-%d %H:%M}, {shard.claimed:,} rows",
+        }
+        for shard in shards
+    ]
+
+
+def score_shard(shard: dict[str, Any]) -> dict[str, int]:
+    """The task that scores one shard and commits it; to be mapped over `shard_inputs`."""
+    from airflow.sdk import get_current_context
+
+    from mllib.jobs import scoring
+
+    get_current_context()["shard_name"] = shard["name"]
+    with final_states():
+        rows, anomalies = scoring.score_shard(engine(), shard["run_id"], shard["shard"])
+    log.info("%s rows scored, %s anomalies.", f"{rows:,}", f"{anomalies:,}")
+    return {"rows": rows, "anomalies": anomalies}
+
+
+SHARD_TASK: dict[str, Any] = {
+    "map_index_template": "{{ shard_name }}",
+    "doc_md": "Scores one shard and commits it. A shard that is in is left as it is.",
+}
+
+
+def log_finished(runs: Iterable[Any]) -> None:
+    """Says which runs a claim has finished on its way."""
+    for run in runs:
+        log.info("Finished run %s, which was left open: %s rows.", run.run_key, f"{run.scored:,}")
+
+
+def log_scored(rows: int, anomalies: int) -> None:
+    """Says what was published."""
+    if rows:
+        log.info("%s rows scored, %s anomalies.", f"{rows:,}", f"{anomalies:,}")
+    else:
+        log.info("There was nothing to score.")
 
 
 def as_of(context: Mapping[str, Any]) -> datetime:

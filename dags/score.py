@@ -7,7 +7,19 @@ from typing import Any
 
 from airflow.sdk import Asset, CronPartitionTimetable, Param, TriggerRule, dag, get_current_context, task
 
-from dags.common import DEFAULTS, NEVER, engine, final_states, moment_param, scoring_window
+from dags.common import (
+    DEFAULTS,
+    NEVER,
+    SHARD_TASK,
+    engine,
+    final_states,
+    log_finished,
+    log_scored,
+    moment_param,
+    score_shard,
+    scoring_window,
+    shard_inputs,
+)
 from mllib.detectors import describe, names
 
 log = logging.getLogger(__name__)
@@ -17,13 +29,15 @@ DOC = """
 
 Every hour, all lines that were **committed since the last claim** are scored with the champion, whatever their event
 time. Nothing is skipped and nothing is doubled: the claim is stored before the work starts, and each shard of it
-commits its predictions together with its entry in the ledger. Clear any task as often as you like.
+commits its predictions together with its entry in the ledger. They become the current ones all at once, when the run
+is published. Clear any task as often as you like.
 
 | to do this | do that |
 |---|---|
 | score what is new, now | trigger without parameters |
 | score a window of event time again | trigger with `from` and `to`; earlier predictions move to the history |
 | score past hours | *Backfill*, from and to mean the hours of event time |
+| score a long range again | the DAG `rescore`: it plans first, and takes one run |
 | look at the result | `select * from analytics.predictions_current where detector = '{detector}' and ts > ...` |
 
 A run is **green** when all its rows are in, also when there were none. It is **skipped** while the detector has no
@@ -62,8 +76,7 @@ def scoring_dag(detector: str) -> None:
                 claimed, earlier = scoring.claim(
                     engine(), detector, run.run_id, window=window, version=context["params"]["model"]
                 )
-            for finished in earlier:
-                log.info("Finished run %s, which was left open: %s rows.", finished.run_key, f"{finished.scored:,}")
+            log_finished(earlier)
             log.info(
                 "Claimed %s: %s rows in %s shards, for version %s. Ledger: run %s.",
                 f"the rows of {window}" if window else "the newly ingested rows",
@@ -73,33 +86,13 @@ def scoring_dag(detector: str) -> None:
                 claimed.run.run_id,
             )
             context["ti"].xcom_push(key="ledger_run", value=claimed.run.run_id)
-            return [
-                {
-                    "run_id": claimed.run.run_id,
-                    "shard": shard.shard,
-                    "name": f"{shard.starts:%Y-%m-%d %H:%M} to {shard.ends:%Y-%m-%d %H:%M}, {shard.claimed:,} rows",
-                }
-                for shard in claimed.shards
-            ]
-
-        @task(
-            map_index_template="{{ shard_name }}",
-            doc_md="Scores one shard and commits it. A shard that is in is left as it is.",
-        )
-        def score_shard(shard: dict[str, Any]) -> dict[str, int]:
-            from mllib.jobs import scoring
-
-            get_current_context()["shard_name"] = shard["name"]
-            with final_states():
-                rows, anomalies = scoring.score_shard(engine(), shard["run_id"], shard["shard"])
-            log.info("%s rows scored, %s anomalies.", f"{rows:,}", f"{anomalies:,}")
-            return {"rows": rows, "anomalies": anomalies}
+            return shard_inputs(claimed.shards)
 
         # Runs after an empty claim, too, but not when the claim was skipped for want of a champion.
         @task(
             outlets=[predictions],
             trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS,
-            doc_md="Closes the run in the ledger and announces the new predictions.",
+            doc_md="Makes the predictions of the run the current ones, all at once, and announces them.",
         )
         def publish() -> dict[str, int]:
             from mllib.jobs import scoring
@@ -107,17 +100,14 @@ def scoring_dag(detector: str) -> None:
             context = get_current_context()
             run_id = context["ti"].xcom_pull(task_ids="claim_rows", key="ledger_run")
             with final_states():
-                run = scoring.finish(engine(), run_id)
+                run = scoring.publish(engine(), run_id)
             counts = {"ledger_run": run.run_id, "rows": run.scored, "anomalies": run.anomalies}
             context["outlet_events"][predictions].extra = {**counts, "model_version": run.model_version}
-            if run.claimed:
-                log.info("%s rows scored, %s anomalies.", f"{run.scored:,}", f"{run.anomalies:,}")
-            else:
-                log.info("There was nothing to score.")
+            log_scored(run.scored, run.anomalies)
             return counts
 
         claimed = claim_rows()
-        [claimed, score_shard.expand(shard=claimed)] >> publish()
+        [claimed, task(**SHARD_TASK)(score_shard).expand(shard=claimed)] >> publish()
 
     score()
 

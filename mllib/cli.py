@@ -6,26 +6,17 @@ Exit codes: 0 done, 1 failed (one clear sentence on stderr), 2 usage.
 from __future__ import annotations
 
 import argparse
-import getpass
 import json
 import logging
 import sys
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mllib import settings
+from mllib import commands, settings
 from mllib.errors import MillraceError
-from mllib.types import Policy, Window
-
-if TYPE_CHECKING:  # SQLAlchemy takes a second to import, and `--help` does not need it
-    from sqlalchemy import Engine
-
-
-class _UsageError(Exception):
-    """Options that are each right and do not go together."""
+from mllib.types import Policy
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     try:
         result = options.run(options)
-    except _UsageError as error:
+    except commands.UsageError as error:
         parser.error(str(error))
     except MillraceError as error:
         print(f"millrace: {error}", file=sys.stderr)
@@ -45,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     if getattr(options, "json", False):
         print(json.dumps(result, default=str))
-    return 0
+    return 1 if isinstance(result, dict) and result.get("ok") is False else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -54,10 +45,10 @@ def _parser() -> argparse.ArgumentParser:
         description="Scores logs in batch, retrains the models, and promotes one only when it is better.",
         epilog="MILLRACE_DSN names the database; without it, the local one of `millrace up`.",
     )
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     def command(name: str, run: Any, text: str, *, as_json: bool = True) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        sub = subparsers.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         sub.set_defaults(run=run)
         if as_json:
             sub.add_argument(
@@ -65,30 +56,30 @@ def _parser() -> argparse.ArgumentParser:
             )
         return sub
 
-    sub = command("up", _up, "start the local stack: PostgreSQL and Airflow", as_json=False)
+    sub = command("up", commands.up, "start the local stack: PostgreSQL and Airflow", as_json=False)
     sub.add_argument("--port", type=int, help="port of the web page; moves on if taken")
     sub.add_argument("--home", type=Path, default=settings.home(), help="folder with the stack's state")
-    sub = command("down", _down, "stop the local stack", as_json=False)
+    sub = command("down", commands.down, "stop the local stack", as_json=False)
     sub.add_argument("--home", type=Path, default=settings.home(), help="folder with the stack's state")
-    sub = command("status", _status, "show what of the local stack is running")
+    sub = command("status", commands.status, "show what of the local stack is running")
     sub.add_argument("--home", type=Path, default=settings.home(), help="folder with the stack's state")
 
-    sub = command("dsn", _dsn, "print the connection string in use", as_json=False)
+    sub = command("dsn", commands.dsn, "print the connection string in use", as_json=False)
     sub.add_argument("--show", action="store_true", help="with the password")
-    command("migrate", _migrate, "bring the database to this version's schema")
+    command("migrate", commands.migrate, "bring the database to this version's schema")
 
-    sub = command("ingest", _ingest, "load log files; lines that cannot be read go to ingest_rejects")
-    sub.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="a file, plain or gz, or a folder of them")
+    sub = command("ingest", commands.ingest, "load log files; lines that cannot be read go to ingest_rejects")
+    sub.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="a file (plain, gz, zst) or a folder of them")
     sub.add_argument("--format", default="auto", help="log format, or auto (default)")
     sub.add_argument("--source", help="name of the source (default: the file's name without suffixes)")
     sub.add_argument("--labels", action="store_true", help="also read the labels inside the format")
     sub.add_argument("--year", type=int, help="year of the first line, for formats whose times have none")
 
-    sub = command("label", _label, "file verdicts from a CSV file with the columns [source,]id,label[,note]")
+    sub = command("label", commands.label, "file verdicts from a CSV file with the columns [source,]id,label[,note]")
     sub.add_argument("path", type=Path, metavar="FILE.csv")
     sub.add_argument("--source", help="source of the labelled lines, where the file has no such column")
 
-    sub = command("train", _train, "the weekly job: train a candidate, judge it, promote or refuse it")
+    sub = command("train", commands.train, "the weekly job: train a candidate, judge it, promote or refuse it")
     sub.add_argument("detector", metavar="DETECTOR")
     sub.add_argument("--as-of", type=_moment, metavar="TS", help="use only what was known then (default: now)")
     sub.add_argument(
@@ -101,15 +92,36 @@ def _parser() -> argparse.ArgumentParser:
         "--min-positives", type=_count, default=30, metavar="N", help="labelled anomalies a verdict needs (default: 30)"
     )
 
-    sub = command("score", _score, "score the newly ingested rows, or all rows of a window")
+    sub = command("score", commands.score, "score the newly ingested rows, or all rows of a window")
     sub.add_argument("detector", metavar="DETECTOR")
     sub.add_argument("--from", dest="start", type=_moment, metavar="TS", help="first event time of the window")
     sub.add_argument("--to", dest="end", type=_moment, metavar="TS", help="end of the window, itself left out")
     sub.add_argument("--model", type=int, metavar="VERSION", help="version to score with (default: the champion)")
 
-    sub = command("models", _models, "list model versions and the verdicts on them")
+    sub = command("rescore", commands.rescore, "score a range of event time again, by a plan that is shown first")
+    sub.add_argument("detector", metavar="DETECTOR")
+    sub.add_argument("--from", dest="start", type=_moment, metavar="TS", help="first event time of the range")
+    sub.add_argument("--to", dest="end", type=_moment, metavar="TS", help="end of the range, itself left out")
+    sub.add_argument(
+        "--model",
+        type=_model,
+        default="champion",
+        metavar="champion|as-of-then|VERSION",
+        help="the champion now (default), whoever was champion at a row's time, or a version",
+    )
+    sub.add_argument("--reason", help="why; kept with the plan")
+    sub.add_argument("--dry-run", action="store_true", help="only make the plan and show it")
+    sub.add_argument("--plan", type=_count, metavar="ID", help="run this plan, exactly as it was made")
+
+    sub = command("backlog", commands.backlog, "list the hours of a range that no run over event times has scored")
+    sub.add_argument("detector", metavar="DETECTOR")
+    sub.add_argument("--from", dest="start", type=_moment, required=True, metavar="TS", help="start of the range")
+    sub.add_argument("--to", dest="end", type=_moment, required=True, metavar="TS", help="its end, itself left out")
+    sub.add_argument("--since", type=_moment, metavar="TS", help="count only runs that were claimed from then on")
+
+    sub = command("models", commands.models, "list model versions and the verdicts on them")
     sub.add_argument("detector", nargs="?", metavar="DETECTOR")
-    sub = command("promote", _promote, "make a version champion by hand, whatever the gate said")
+    sub = command("promote", commands.promote, "make a version champion by hand, whatever the gate said")
     sub.add_argument("detector", metavar="DETECTOR")
     sub.add_argument("version", type=int, metavar="VERSION")
     sub.add_argument("--reason", required=True, help="why; kept with the decision")
@@ -119,173 +131,31 @@ def _parser() -> argparse.ArgumentParser:
         default="judged",
         help="replace only the champion it was judged against (default), or whoever is champion",
     )
-    sub = command("rollback", _rollback, "go back to the champion before this one")
+    sub = command("rollback", commands.rollback, "go back to the champion before this one")
     sub.add_argument("detector", metavar="DETECTOR")
     sub.add_argument("--reason", required=True, help="why; kept with the decision")
+
+    sub = command(
+        "doctor",
+        commands.doctor,
+        "check every promise against the data, and name the commands that mend what is broken",
+    )
+    sub.add_argument(
+        "--stuck-after", type=float, default=1, metavar="MINUTES", help="when an open run counts as stuck (default: 1)"
+    )
+    sub = command(
+        "maintain", commands.maintain, "make partitions ahead, sort stray rows into theirs, and drop what is over"
+    )
+    sub.add_argument("--tidy", action="store_true", help="also put away what belongs to deleted rows, and recount")
+    sub = command("retain", commands.retain, "say how long the rows of a table are kept, or show it")
+    sub.add_argument("table", nargs="?", metavar="TABLE", help="logs, predictions or predictions_history")
+    sub.add_argument("days", nargs="?", type=_days, metavar="DAYS", help="days of event time, or forever")
+    command("adopt", commands.adopt, "make a database that was restored from another cluster at home in this one")
     return parser
 
 
-def _engine() -> Engine:
-    from mllib.store.database import engine_for
-
-    return engine_for(_dsn_in_use())
-
-
-def _dsn_in_use() -> str:
-    from mllib.local import stack
-
-    return settings.dsn_from_environment() or stack.current_dsn(settings.home())
-
-
-def _ready_engine() -> Engine:
-    from mllib.store.migrate import require_schema
-
-    engine = _engine()
-    require_schema(engine)
-    return engine
-
-
-def _up(options: argparse.Namespace) -> None:
-    from mllib.local import progress, stack
-
-    print(stack.up(options.home, port=options.port, step=progress.shown))
-
-
-def _down(options: argparse.Namespace) -> None:
-    from mllib.local import progress, stack
-
-    if not stack.down(options.home, step=progress.shown):
-        print("Nothing was running.")
-
-
-def _status(options: argparse.Namespace) -> dict[str, Any]:
-    from mllib.local import stack
-
-    status = stack.status(options.home)
-    print(status)
-    return status.as_dict()
-
-
-def _dsn(options: argparse.Namespace) -> None:
-    dsn = _dsn_in_use()
-    print(dsn if options.show else settings.redacted(dsn))
-
-
-def _migrate(_: argparse.Namespace) -> dict[str, Any]:
-    from mllib.store.migrate import migrate
-
-    ran = migrate(_engine())
-    print(f"Ran {', '.join(ran)}." if ran else "The schema is up to date.")
-    return {"ran": ran}
-
-
-def _ingest(options: argparse.Namespace) -> dict[str, Any]:
-    from mllib.ingest.base import ParseOptions
-    from mllib.jobs.intake import ingest
-
-    report = ingest(
-        _ready_engine(),
-        options.paths,
-        format_name=options.format,
-        source=options.source,
-        with_labels=options.labels,
-        options=ParseOptions(year=options.year),
-    )
-    print(
-        f"{report.files:,} files, {report.rows:,} rows, {report.rejected:,} rejected, {report.labels:,} labels "
-        f"in {report.seconds:.1f} s."
-    )
-    for path, reason in report.skipped.items():
-        print(f"Skipped {path}: {reason}.")
-    for reject in report.main_rejects:
-        print(f"Rejected in {reject}")
-    return report.as_dict()
-
-
-def _label(options: argparse.Namespace) -> dict[str, Any]:
-    from mllib.jobs.intake import label
-
-    filed = label(_ready_engine(), options.path, source=options.source, by=_user())
-    print(f"{filed:,} labels filed.")
-    return {"labels": filed}
-
-
-def _train(options: argparse.Namespace) -> dict[str, Any]:
-    from mllib.jobs.judging import train
-    from mllib.jobs.training import TrainingOptions
-
-    report = train(
-        _ready_engine(),
-        options.detector,
-        as_of=options.as_of,
-        policy=Policy(options.policy),
-        options=TrainingOptions(train_days=options.train_days, min_positives=options.min_positives),
-        by=_user(),
-    )
-    print(f"{report.detector} version {report.version}: {report.verdict}. {report.reason}")
-    return report.as_dict()
-
-
-def _score(options: argparse.Namespace) -> dict[str, Any]:
-    started = time.monotonic()
-    window = None
-    if options.start is not None or options.end is not None:
-        if options.start is None or options.end is None:
-            raise _UsageError("a window needs both ends: --from TS --to TS")
-        if options.start >= options.end:
-            raise _UsageError("the window is empty: --from must be before --to")
-        window = Window(options.start, options.end)
-
-    from mllib.jobs.scoring import score
-
-    report = score(_ready_engine(), options.detector, window=window, version=options.model, started=started)
-    print(
-        f"{report.scored:,} rows scored by {report.detector} version {report.model_version}, {report.anomalies:,} "
-        f"anomalies, in {report.seconds:.1f} s."
-    )
-    return report.as_dict()
-
-
-def _models(options: argparse.Namespace) -> dict[str, Any]:
-    from mllib.detectors import detector
-    from mllib.store import registry
-    from mllib.store.database import transaction
-
-    if options.detector is not None:
-        detector(options.detector)
-    with transaction(_ready_engine()) as conn:
-        versions = registry.versions(conn, options.detector)
-    if not versions:
-        print("No model yet. `millrace train log_anomaly` trains one.")
-    for row in versions:
-        f1 = "   -  " if row["f1"] is None else f"{row['f1']:.4f}"
-        print(
-            f"{row['detector']} {row['version']:>4}  {row['status']:<10} F1 {f1}  {row['reason'] or 'not judged yet'}"
-        )
-    return {"models": versions}
-
-
-def _promote(options: argparse.Namespace) -> dict[str, Any]:
-    from mllib.jobs.judging import promote
-
-    old = promote(
-        _ready_engine(),
-        options.detector,
-        options.version,
-        reason=options.reason,
-        by=_user(),
-        against_current=options.against == "current",
-    )
-    print(f"{options.detector} version {options.version} is champion now (before: {old or 'none'}).")
-    return {"detector": options.detector, "champion": options.version, "before": old}
-
-
-def _rollback(options: argparse.Namespace) -> dict[str, Any]:
-    from mllib.jobs.judging import rollback
-
-    old, new = rollback(_ready_engine(), options.detector, reason=options.reason, by=_user())
-    print(f"{options.detector} went back from version {old} to version {new}.")
-    return {"detector": options.detector, "champion": new, "before": old}
+def _days(text: str) -> int:
+    return 0 if text == "forever" else _count(text)
 
 
 def _moment(text: str) -> datetime:
@@ -304,8 +174,9 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except OSError:  # an account without a name, as in a container
-        return "unknown"
+def _model(text: str) -> str | int:
+    if text in ("champion", "as-of-then"):
+        return text
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is neither champion nor as-of-then nor the number of a version")

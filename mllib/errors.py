@@ -40,12 +40,44 @@ class BadInput(MillraceError):
     """A file, an argument or a row that cannot be used as it is."""
 
 
+class PlanOutdated(MillraceError):
+    """The rows or the models that a plan was made for are not those of now."""
+
+
+class ShardsMissing(MillraceError):
+    """A run cannot be published, because a part of it is not scored yet."""
+
+    def __init__(self, run_id: int, missing: int) -> None:
+        super().__init__(
+            f"Run {run_id} cannot be published: {missing} of its shards are not in. Run them again (in Airflow: clear "
+            "the failed score tasks), or start the next run of the detector, which finishes it."
+        )
+
+
 class SchemaOutOfDate(MillraceError):
     """The database is not at the schema this version works with."""
 
 
+class RestoredElsewhere(MillraceError):
+    """The database was restored into another cluster, whose transaction ids are not those of its rows."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This database was restored from another cluster, so new rows cannot be told from old ones here. "
+            "Run `millrace adopt`, then `millrace doctor`; nothing was claimed."
+        )
+
+
 class DatabaseUnavailable(MillraceError):
     """The database cannot be reached."""
+
+
+class OutOfResources(DatabaseUnavailable):
+    """The database is there, but lacks the room, the time or the connections for the work."""
+
+
+class RowsMoved(DatabaseUnavailable):
+    """Partitions changed while a shard was read, so that rows of its claim were not seen. Running it again sees them."""
 
 
 class StackProblem(MillraceError):

@@ -7,15 +7,23 @@ Everything here is numpy in, plain data out, so that the gate, the reports and t
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[np.generic]
-Bools = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
+from mllib.paired_counts import (
+    Array,
+    Bools,
+    Floats,
+    Ints,
+    PairedCounts,
+    binary,
+    count_clusters,
+    f1_difference,
+    f1_scores,
+    integers,
+)
 
 MIN_CLUSTERS = 5
 """Below this no interval is given: even when every one of 4 clusters agrees, chance alone does that 1 time in 16."""
@@ -46,7 +54,8 @@ class BootstrapDifference:
     """F1(candidate) - F1(champion), and how far it could have come out otherwise.
 
     ``lower`` is the one-sided 95 % lower bound, and with ``upper`` the two-sided 90 % interval; both are None, as is
-    ``standard_error``, with fewer than `MIN_CLUSTERS` clusters.
+    ``standard_error``, with fewer than `MIN_CLUSTERS` clusters. ``effective_clusters`` says on how many clusters of
+    equal weight the difference rests: a hundred thousand that both models treat alike say nothing about it.
     """
 
     difference: float
@@ -55,6 +64,7 @@ class BootstrapDifference:
     standard_error: float | None
     resamples: int
     clusters: int
+    effective_clusters: float | None = None
 
 
 def binary_metrics(labels: Array, flags: Array, scores: Array | None = None) -> BinaryMetrics:
@@ -63,7 +73,7 @@ def binary_metrics(labels: Array, flags: Array, scores: Array | None = None) -> 
     All of shape (rows,), zero rows included; without ``scores`` the two ranking figures are None. Raises ValueError for
     different lengths, labels or flags other than 0 and 1, and NaN scores.
     """
-    truth, alarm = _binary(labels, "labels"), _binary(flags, "flags", labels.size)
+    truth, alarm = binary(labels, "labels"), binary(flags, "flags", labels.size)
     rows, positives, alarms = truth.size, int(truth.sum()), int(alarm.sum())
     hits = int((truth & alarm).sum())
     roc_auc = average_precision = None
@@ -97,7 +107,7 @@ def best_threshold(raw_scores: Array, labels: Array) -> float | None:
     Both of shape (rows,). Every distinct score is tried. None when the labels hold one class only (or no row), for then
     F1 says nothing about where to cut. Raises ValueError like `binary_metrics`.
     """
-    truth = _binary(labels, "labels")
+    truth = binary(labels, "labels")
     thresholds, true_positives, flagged = _cut_points(raw_scores, truth)
     positives = int(truth.sum())
     if positives in (0, truth.size):
@@ -116,7 +126,7 @@ def holdout_hash(ts_us: Array, log_ids: Array, labels: Array) -> str:
     """
     if not ts_us.size == log_ids.size == labels.size:
         raise ValueError(f"one label per row is needed, got {ts_us.size}, {log_ids.size} and {labels.size} values")
-    ts, ids = _integers(ts_us, "ts_us"), _integers(log_ids, "log_ids")
+    ts, ids = integers(ts_us, "ts_us"), integers(log_ids, "log_ids")
     order = np.lexsort((ids, ts))
     ts, ids, labels = ts[order], ids[order], labels[order]
     if np.any((ts[1:] == ts[:-1]) & (ids[1:] == ids[:-1])):
@@ -143,45 +153,62 @@ def paired_cluster_bootstrap(
     (incident, trace, service-hour or template; gaps are fine). Log lines come in bursts, so a bootstrap over rows would
     be far too sure.
 
-    Exact, not an approximation: F1 depends on a resample of clusters only through its totals of (true positives,
-    alarms) of both models and positives. Clusters with equal counts are therefore interchangeable, and drawing the
-    clusters is drawing a multinomial over the distinct count vectors, clusters without any alarm or positive included.
-    The vectors are sorted, so a seed gives one interval whatever the order of the rows or the names of the clusters.
-
-    Percentile interval. Raises ValueError for no row, different lengths, or labels and flags other than 0 and 1.
+    Raises ValueError for no row, different lengths, or labels and flags other than 0 and 1.
     """
-    truth = _binary(labels, "labels")
-    new, old = _binary(candidate, "candidate", truth.size), _binary(champion, "champion", truth.size)
-    codes = _integers(clusters, "clusters")
-    if not truth.size or codes.size != truth.size:
-        raise ValueError(f"one cluster per row is needed, and at least one row, got {codes.size} for {truth.size} rows")
-    names, of_row = np.unique(codes, return_inverse=True)
-    n = names.size
-    counts = np.stack(
-        [np.bincount(of_row[mask], minlength=n) for mask in (truth & new, new, truth & old, old, truth)], axis=1
-    )
-    difference = float(_difference(counts.sum(axis=0)))
+    return bootstrap_counts(count_clusters(labels, candidate, champion, clusters), resamples=resamples, seed=seed)
+
+
+def bootstrap_counts(counts: PairedCounts, *, resamples: int = 2000, seed: int = 0) -> BootstrapDifference:
+    """The same from counts per cluster.
+
+    Exact, not an approximation: F1 depends on a resample of clusters only through its totals. Clusters with equal
+    counts are therefore interchangeable, and drawing the clusters is drawing a multinomial over the distinct count
+    vectors, clusters without any alarm or positive included. The vectors are sorted, so a seed gives one interval
+    whatever the order of the rows or the names of the clusters.
+
+    The interval is that of the percentiles, its distances from the difference widened by `widening`: the plain one is
+    too short where few clusters tell the models apart.
+    """
+    vectors, times, n = counts.vectors, counts.times, counts.clusters
+    difference = float(f1_difference(counts.totals))
     if n < MIN_CLUSTERS:
         return BootstrapDifference(
             difference=difference, lower=None, upper=None, standard_error=None, resamples=0, clusters=n
         )
-    vectors, times = np.unique(counts, axis=0, return_counts=True)
     generator = np.random.default_rng(seed)
     drawn = np.empty(resamples)
     # In blocks, so that many distinct vectors do not need resamples * vectors integers at once; the draws are the same.
     block = max(1, 2_000_000 // times.size)
     for start in range(0, resamples, block):
         size = min(block, resamples - start)
-        drawn[start : start + size] = _difference(generator.multinomial(n, times / n, size=size) @ vectors)
+        drawn[start : start + size] = f1_difference(generator.multinomial(n, times / n, size=size) @ vectors)
     lower, upper = np.quantile(drawn, [0.05, 0.95])
+    effective = _effective_clusters(counts)
+    wider = widening(effective)
     return BootstrapDifference(
         difference=difference,
-        lower=float(lower),
-        upper=float(upper),
+        lower=max(-1.0, difference - wider * (difference - float(lower))),
+        upper=min(1.0, difference + wider * (float(upper) - difference)),
         standard_error=float(drawn.std(ddof=1)),
         resamples=resamples,
         clusters=n,
+        effective_clusters=effective,
     )
+
+
+def widening(effective_clusters: float) -> float:
+    """How much wider Student's t makes a 95 % bound that rests on so few clusters: its quantile over the normal one.
+
+    The quantile is integrated, to four digits, because importing scipy for one number would cost a second.
+    """
+    # At least 2 degrees of freedom: that is wide enough to refuse 3 clusters that agree (chance: 1 time in 8), and with
+    # fewer a single large burst would hide even a gain of many standard errors. Above 1,000 nothing changes any more.
+    freedom = min(max(effective_clusters - 1, 2.0), 1000.0)
+    # With x = sqrt(freedom) * tan(angle) the density is a power of the cosine, on a bounded range.
+    angles = np.linspace(0, math.pi / 2, 4001)
+    density = np.cos(angles) ** (freedom - 1)
+    area = np.append(0.0, np.cumsum(density[1:] + density[:-1]))
+    return math.sqrt(freedom) * math.tan(float(np.interp(0.9, area / area[-1], angles))) / 1.6448536
 
 
 def smallest_detectable_difference(bootstrap: BootstrapDifference) -> float | None:
@@ -194,13 +221,19 @@ def smallest_detectable_difference(bootstrap: BootstrapDifference) -> float | No
     return (1.645 + 0.84) * bootstrap.standard_error if bootstrap.standard_error else None
 
 
-def _difference(totals: Ints) -> Floats:
-    """F1(candidate) - F1(champion) for totals of shape (..., 5)."""
-    new_hits, new_alarms, old_hits, old_alarms, positives = np.moveaxis(totals, -1, 0)
-    # A denominator of 0 means no hits either: 0 / 1 is the 0 that F1 is then.
-    new = 2 * new_hits / np.maximum(new_alarms + positives, 1)
-    old = 2 * old_hits / np.maximum(old_alarms + positives, 1)
-    return np.asarray(new - old, dtype=np.float64)
+def _effective_clusters(counts: PairedCounts) -> float:
+    """The number of clusters of equal weight that would leave the difference in F1 as uncertain as these; 0 for none.
+
+    ``(sum of u^2)^2 / (sum of u^4)``, with u the linear influence of a cluster on the difference.
+    """
+    new_f1, old_f1 = f1_scores(counts.totals)
+    new_hits, new_alarms, old_hits, old_alarms, positives = counts.vectors.T
+    _, all_new, _, all_old, all_positives = counts.totals.tolist()
+    influence = (2 * new_hits - new_f1 * (new_alarms + positives)) / max(all_new + all_positives, 1)
+    influence = influence - (2 * old_hits - old_f1 * (old_alarms + positives)) / max(all_old + all_positives, 1)
+    squares = influence**2
+    fourth = float(counts.times @ squares**2)
+    return float(counts.times @ squares) ** 2 / fourth if fourth else 0.0
 
 
 def _cut_points(scores: Array, truth: Bools) -> tuple[Floats, Ints, Ints]:
@@ -233,18 +266,3 @@ def _average_precision(true_positives: Ints, flagged: Ints) -> float | None:
         return None
     gains = np.diff(true_positives, prepend=0)
     return float((gains * (true_positives / flagged)).sum() / true_positives[-1])
-
-
-def _binary(values: Array, name: str, size: int | None = None) -> Bools:
-    if values.ndim != 1 or (size is not None and values.size != size):
-        raise ValueError(f"{name} must be one value per row ({size} rows), got shape {values.shape}")
-    flags = values.astype(np.bool_)
-    if values.dtype.kind not in "biuf" or not np.array_equal(flags, values):
-        raise ValueError(f"{name} must be 0 or 1")
-    return flags
-
-
-def _integers(values: Array, name: str) -> Ints:
-    if values.dtype.kind not in "iu" or values.ndim != 1:
-        raise ValueError(f"{name} must be integers of shape (rows,), got {values.dtype} of shape {values.shape}")
-    return values.astype(np.int64)

@@ -12,10 +12,14 @@ from dataclasses import dataclass, field
 from typing import TypeGuard
 
 from mllib.evaluation import BinaryMetrics, BootstrapDifference, smallest_detectable_difference
+from mllib.segments import Segment, fallen
 from mllib.types import Policy, Verdict
 
 FEW_POSITIVES = 300
 """Below this many labelled anomalies a decision also says how small a difference the holdout could have shown."""
+
+NAMED = 3
+"""So many of the services and levels that lost are named in the reason, the worst first; the figures hold all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +41,12 @@ class Evidence:
     flag_everything_f1: float
     rule_f1: Mapping[str, float] = field(default_factory=dict)
     """F1 of single-feature rules by name, such as ``status >= 500``: reported beside the verdict, never part of it."""
+    segments: tuple[Segment, ...] = ()
+    """Both models by service and by level."""
+    permutation_p: float | None = None
+    """How often chance alone makes two equal models differ so much in F1, clusters swapped as a whole."""
+    mcnemar_p: float | None = None
+    """The same for the rows they get wrong, rows taken for independent. Both values are reported, neither decides."""
 
     def __post_init__(self) -> None:
         if self.first and self.champion is not None:
@@ -91,6 +101,7 @@ def decide(
     min_positives: int = 30,
     min_gain: float = 0.0,
     alert_rate_limit: float = 3.0,
+    segment_margin: float = 0.05,
 ) -> Decision:
     """Judge a candidate.
 
@@ -98,13 +109,20 @@ def decide(
     - F1 strictly higher than the champion's; a tie refuses. A first candidate must beat flagging every row instead.
     - Alert rate at most ``alert_rate_limit`` times the champion's. A champion that flags nothing gives no rate to go
       by: then at most that many times the share of labelled anomalies.
+    - No segment (service, level) with enough anomalies of its own may lose more than ``segment_margin`` in F1, unless
+      that may well be chance (5 %, Holm's correction for the number of segments).
     - ``evidence`` only: the lower bound of the bootstrap above ``min_gain`` (in F1). No bound: not enough evidence. A
       first candidate is judged alike under both policies, for there is no difference to be sure of.
 
     A figure that is missing or NaN never passes a gate.
     """
     other = Policy.STRICT if policy is Policy.EVIDENCE else Policy.EVIDENCE
-    shared = [_enough_positives(evidence, min_positives), _f1(evidence), _alert_rate(evidence, alert_rate_limit)]
+    shared = [
+        _enough_positives(evidence, min_positives),
+        _f1(evidence),
+        _alert_rate(evidence, alert_rate_limit),
+        _segments(evidence, segment_margin),
+    ]
     by_policy = {Policy.STRICT: shared, Policy.EVIDENCE: shared}
     if not evidence.first:
         by_policy[Policy.EVIDENCE] = [*shared, _beyond_doubt(evidence.bootstrap, min_gain)]
@@ -167,6 +185,29 @@ def _alert_rate(evidence: Evidence, limit: float) -> Gate:
     return Gate(name="alert_rate", passed=passed, detail=detail)
 
 
+def _segments(evidence: Evidence, margin: float) -> Gate:
+    if evidence.first:
+        return Gate(name="slices", passed=True, detail="there is no champion that any service or level could lose by")
+    known = [segment for segment in evidence.segments if segment.known]
+    unknown = len(evidence.segments) - len(known)
+    worse = fallen(evidence.segments, margin=margin)
+    if not worse:
+        detail = f"of {len(known):,} services and levels none is clearly worse by more than {margin:g} in F1"
+        if unknown:
+            detail += f" ({unknown:,} hold too few labelled anomalies to be judged)"
+        return Gate(name="slices", passed=True, detail=detail)
+    losses = ", ".join(
+        f"{s.dimension} {s.value} (F1 {s.candidate_f1:.4f} against {s.champion_f1:.4f} on {s.positives:,} anomalies)"
+        for s in sorted(worse, key=lambda s: s.difference)[:NAMED]
+    )
+    more = f" and {len(worse) - NAMED:,} more" if len(worse) > NAMED else ""
+    detail = (
+        f"the candidate is clearly worse than the champion for {losses}{more}; "
+        f"no service or level may lose more than {margin:g} in F1"
+    )
+    return Gate(name="slices", passed=False, detail=detail)
+
+
 def _beyond_doubt(bootstrap: BootstrapDifference | None, min_gain: float) -> Gate:
     lower = bootstrap.lower if bootstrap else None
     if bootstrap is None or not _known(lower):
@@ -215,7 +256,18 @@ def _reason(
         Verdict.REFUSE: "refuse it",
         Verdict.NOT_ENOUGH_EVIDENCE: "say that there is not enough evidence",
     }[other_verdict]
-    return f"{opening}: {said}. The {other} policy would {would}{' too' if verdict is other_verdict else ''}."
+    sentences = [f"{opening}: {said}.", *_by_chance(evidence)]
+    sentences.append(f"The {other} policy would {would}{' too' if verdict is other_verdict else ''}.")
+    return " ".join(sentences)
+
+
+def _by_chance(evidence: Evidence) -> list[str]:
+    """The permutation test in words, where there is a difference that it could speak of."""
+    p = evidence.permutation_p
+    if not _known(p) or not evidence.bootstrap or not evidence.bootstrap.difference:
+        return []
+    share = f"{100 * p:.0f} %" if p >= 0.01 else "less than 1 %"
+    return [f"Two equally good models would differ so much by chance in {share} of cases."]
 
 
 def _known(value: float | None) -> TypeGuard[float]:

@@ -6,6 +6,8 @@ import os
 import re
 from pathlib import Path
 
+from mllib.errors import BadInput
+
 PROJECT = Path(__file__).resolve().parent.parent
 """The checkout: the folder that holds dags, mllib and sql."""
 
@@ -18,8 +20,19 @@ def home() -> Path:
 
 
 def landing() -> Path:
-    """The folder that log files are put into to be ingested, ``MILLRACE_LANDING`` or ``landing`` in the home folder."""
+    """The folder that log files are put into to be ingested, ``MILLRACE_LANDING`` or ``landing`` in the home folder.
+
+    Raises BadInput when it is on object storage: see `landing_uri`.
+    """
+    if (uri := landing_uri()) is not None:
+        raise BadInput(f"MILLRACE_LANDING is {uri}; the local stack needs a folder of this machine there, or none.")
     return Path(os.environ.get("MILLRACE_LANDING") or home() / "landing").resolve()
+
+
+def landing_uri() -> str | None:
+    """``MILLRACE_LANDING`` where it is a URI, such as ``s3://aws_default@bucket/logs``, with an Airflow connection."""
+    place = os.environ.get("MILLRACE_LANDING") or ""
+    return place if "://" in place else None
 
 
 def dsn_from_environment() -> str | None:

@@ -24,3 +24,5 @@ millrace.predictions_history,
 millrace.prediction_hours
 to millrace_analyst;
 grant select on all tables in schema analytics to millrace_analyst;
+revoke execute on all functions in schema analytics from public;
+grant execute on all functions in schema analytics to millrace_analyst;

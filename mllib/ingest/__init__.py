@@ -1,7 +1,7 @@
 """Log files into records. One module of this package per format; a new format is a new module, found by itself.
 
-A format's module has ``NAME``, ``DESCRIPTION``, ``sniff(lines)`` and ``parser(options)``, see ``base.Format``; a format
-that goes by several names has ``ALIASES`` too.
+A format's module has ``NAME``, ``DESCRIPTION``, ``sniff(lines)`` and ``parser(options)``, see ``base.Format``; where it
+needs them, also ``ALIASES``, ``STATEFUL`` and ``MAX_LINE_BYTES``.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from functools import cache
-from pathlib import Path
 
 from mllib.errors import BadInput
-from mllib.ingest.base import Format
+from mllib.ingest.base import MAX_LINE_BYTES, Format
+from mllib.ingest.files import AnyPath, shown
 from mllib.ingest.reader import head
 
 SURE_ENOUGH = 0.5
@@ -27,7 +27,12 @@ def formats() -> dict[str, Format]:
         if hasattr(module, "NAME"):
             for name in (module.NAME, *getattr(module, "ALIASES", ())):
                 found[name] = Format(
-                    name=name, description=module.DESCRIPTION, sniff=module.sniff, parser=module.parser
+                    name=name,
+                    description=module.DESCRIPTION,
+                    sniff=module.sniff,
+                    parser=module.parser,
+                    stateful=getattr(module, "STATEFUL", False),
+                    max_line_bytes=getattr(module, "MAX_LINE_BYTES", MAX_LINE_BYTES),
                 )
     return found
 
@@ -39,7 +44,7 @@ def format_named(name: str) -> Format:
     return formats()[name]
 
 
-def detect(path: Path) -> Format:
+def detect(path: AnyPath) -> Format:
     """The format of a file, by its first lines. Raises BadInput, which names the best guess, if none fits."""
     lines = head(path)
     scores = {name: format.sniff(lines) for name, format in formats().items()}
@@ -50,4 +55,6 @@ def detect(path: Path) -> Format:
     if scores[best] > 0:
         remark = f" The nearest is {best} ({scores[best]:.0%} sure)."
     known = ", ".join(formats())
-    raise BadInput(f"The format of {path.name} is none of those known: {known}.{remark} Say which it is with --format.")
+    raise BadInput(
+        f"The format of {shown(path)} is none of those known: {known}.{remark} Say which it is with --format."
+    )

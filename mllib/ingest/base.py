@@ -44,10 +44,18 @@ class ParseOptions:
     """The zone of time stamps that name none."""
 
 
-Parse = Callable[[str], LogRecord | None]
-"""Reads one line, without its end. None means that the line is no record and nothing is wrong, such as a CSV header.
+Parsed = LogRecord | list[LogRecord | Refused] | None
+"""What a line holds: a record; or several, with the reason in the place of each that could not be read; or None, where
+it is no record and nothing is wrong, such as a CSV header or a part that waits for its end."""
 
-Raises Refused when the line cannot be read."""
+Parse = Callable[[str], Parsed]
+"""Reads one line, without its end. Raises Refused when the line cannot be read.
+
+One that joins lines has a method ``finish()``, which gives the records that are left at the end of the file, and
+``whole``, the text of the record given last where that was more than one line."""
+
+MAX_LINE_BYTES = 256 * 1024
+"""The longest line of most formats. The beginning of a longer one is a reject."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +68,9 @@ class Format:
     """How sure it is, 0 to 1, that these are the first lines of a file in this format."""
     parser: Callable[[ParseOptions], Parse]
     """Makes the function that reads the lines of one file, first to last; it may keep state between lines."""
+    stateful: bool = False
+    """Whether the lines before say how to read a line, such as a header: a grown file is then read from its start."""
+    max_line_bytes: int = MAX_LINE_BYTES
 
 
 def share_read(parse: Parse, lines: list[str]) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from datetime import datetime, tzinfo
 
 from mllib.errors import BadInput
@@ -40,23 +41,39 @@ def sniff(lines: list[str]) -> float:
     score = 0.0
     for line in lines:
         try:
-            parsed = _object(line)
+            parsed = json_object(line)
         except Refused:
             continue
+        if "resourceLogs" in parsed or wrapped(parsed):
+            continue  # formats of their own: otlp, docker
         known = all(any(key in parsed for key in KEYS[field]) for field in ("ts", "message"))
         score += 1.0 if known else 0.4
     return score / len(lines) if lines else 0.0
 
 
+def wrapped(parsed: Json) -> bool:
+    """Whether this is what Docker's json-file driver puts around a line: log, stream and time, and nothing else."""
+    return {"log", "stream", "time"} <= parsed.keys() <= {"log", "stream", "time", "attrs"}
+
+
 def parser(options: ParseOptions) -> Parse:
     """Raises BadInput if ``options.keys`` names a field that a log record does not have."""
+    record = record_reader(options)
+    return lambda line: record(json_object(line), None)
+
+
+def record_reader(options: ParseOptions) -> Callable[[Json, datetime | None], LogRecord]:
+    """Makes the function that turns keys and values into a record, by KEYS and ``options``.
+
+    It uses up the dictionary. A time given to it counts where the values name none.
+    Raises BadInput if ``options.keys`` names a field that a log record does not have.
+    """
     unknown = sorted(set(options.keys) - set(KEYS))
     if unknown:
         raise BadInput(f"A log record has no field {unknown[0]!r}. Keys can be given for {', '.join(KEYS)}.")
     keys = {field: (options.keys[field], *usual) if field in options.keys else usual for field, usual in KEYS.items()}
 
-    def parse(line: str) -> LogRecord:
-        rest = _object(line)
+    def record(rest: Json, default_ts: datetime | None) -> LogRecord:
         taken: list[object] = []
         for names in keys.values():
             for name in names:
@@ -66,7 +83,7 @@ def parser(options: ParseOptions) -> Parse:
             else:
                 taken.append(None)
         ts, message, level, service, host, response_time, code, trace_id, source_id, label = taken
-        if ts is None:
+        if ts is None and default_ts is None:
             raise Refused(f"no time stamp under any of the keys {', '.join(keys['ts'])}")
         if message is None:
             raise Refused(f"no message under any of the keys {', '.join(keys['message'])}")
@@ -76,7 +93,7 @@ def parser(options: ParseOptions) -> Parse:
         if code is not None and (code_number := status(code)) is None:
             rest["status_code"] = code
         return LogRecord(
-            _moment(ts, options.timezone),
+            default_ts if ts is None and default_ts is not None else _moment(ts, options.timezone),
             _text(source_id, "id", rest),
             _text(level, "level", rest),
             _text(service, "service", rest),
@@ -89,7 +106,7 @@ def parser(options: ParseOptions) -> Parse:
             _label(label, rest),
         )
 
-    return parse
+    return record
 
 
 def _finite(text: str) -> float | str:
@@ -101,7 +118,8 @@ def _finite(text: str) -> float | str:
 _decode = json.JSONDecoder(parse_float=_finite, parse_constant=str).decode
 
 
-def _object(line: str) -> Json:
+def json_object(line: str) -> Json:
+    """The JSON object that a line holds, fit for jsonb. Raises Refused."""
     try:
         parsed = _decode(line)
     except ValueError:
@@ -111,12 +129,12 @@ def _object(line: str) -> Json:
     if not isinstance(parsed, dict):
         raise Refused("the line is JSON, but no object")
     if "\\u" in line:
-        _check_escapes(line, parsed)
+        check_escapes(line, parsed)
     return parsed
 
 
-def _check_escapes(line: str, parsed: Json) -> None:
-    """Refuse what JSON can escape but PostgreSQL cannot store: NUL, and half a surrogate pair."""
+def check_escapes(line: str, parsed: object) -> None:
+    """Refuses what JSON can escape but PostgreSQL cannot store: NUL, and half a surrogate pair."""
     bare = line.replace("\\\\", "").lower()  # an escaped backslash starts no other escape
     if "\\u0000" in bare:
         raise Refused("the line holds an escaped NUL character")

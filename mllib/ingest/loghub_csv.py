@@ -16,10 +16,11 @@ from collections.abc import Callable
 from datetime import datetime
 
 from mllib.ingest.base import LogRecord, Parse, ParseOptions, Refused
-from mllib.ingest.timestamps import MONTHS, from_seconds, from_text, in_utc, unreadable
+from mllib.ingest.timestamps import MONTHS, from_seconds, from_text, in_utc, unreadable, year_of
 
 NAME = "loghub_csv"
 DESCRIPTION = "loghub's structured CSV; a Label column becomes the label"
+STATEFUL = True
 
 _MOMENT_COLUMNS = ("Month", "Date", "Day", "Time")
 _CLOCK = r"(?P<hour>\d{1,2}):(?P<minute>\d\d):(?P<second>\d\d)(?:[.,:](?P<fraction>\d{1,6}))?"
@@ -119,11 +120,9 @@ def _row_reader(header: list[str], options: ParseOptions) -> Callable[[list[str]
 def _moment_reader(options: ParseOptions) -> Callable[[str], datetime]:
     """Reads times in any of the forms; keeps the year of those that have none, and the form of the line before."""
     forms = list(_FORMS)  # the one that fits comes first: it fits the next line too
-    year = options.year
-    last_month: int | None = None
+    year = year_of(options.year)
 
     def moment(text: str) -> datetime:
-        nonlocal year, last_month
         for form in forms:
             match = form.fullmatch(text)
             if match is not None:
@@ -137,15 +136,8 @@ def _moment_reader(options: ParseOptions) -> Callable[[str], datetime]:
             forms.insert(0, form)
         parts = match.groupdict()
         month = int(parts["month"]) if parts["month"].isdecimal() else MONTHS.get(parts["month"], 0)
-        if "year" in parts:
-            its_year = int(parts["year"]) + (2000 if len(parts["year"]) == 2 else 0)
-        elif year is None:
-            raise Refused("the time stamp has no year: say that of the first line with --year")
-        else:
-            if last_month is not None and abs(month - last_month) == 11:  # across the turn of the year, in either order
-                year += 1 if month == 1 else -1
-            last_month = month
-            its_year = year
+        written = parts.get("year")
+        its_year = year(month) if written is None else int(written) + (2000 if len(written) == 2 else 0)
         fraction = (parts.get("fraction") or "").ljust(6, "0")
         clock = [int(parts[name]) for name in ("day", "hour", "minute", "second")]
         try:

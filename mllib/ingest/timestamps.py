@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
 
@@ -81,3 +82,24 @@ def in_utc(moment: datetime, zone: tzinfo) -> datetime:
         return moment.astimezone(UTC)
     except (ValueError, OverflowError):
         raise unreadable(moment.isoformat()) from None
+
+
+def year_of(first: int | None) -> Callable[[int], int]:
+    """Makes the function that says the year of a month, line after line, from the year of the first line on.
+
+    The step between December and January, in either order, is the turn of the year. It raises Refused for no year.
+    """
+    year = first
+    last_month: int | None = None
+
+    def of(month: int) -> int:
+        nonlocal year, last_month
+        if year is None:
+            raise Refused("the time stamp has no year: say that of the first line with --year")
+        if 1 <= month <= 12:  # no other may count as a turn
+            if last_month is not None and abs(month - last_month) == 11:
+                year += 1 if month == 1 else -1
+            last_month = month
+        return year
+
+    return of

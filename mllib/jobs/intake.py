@@ -1,16 +1,13 @@
-"""Ingest: files into the table of logs, and verdicts under the rows that they name."""
+"""Ingest: files into the table of logs, each in one transaction, and on from where they ended when they grow."""
 
 from __future__ import annotations
 
-import csv
+import hashlib
 import logging
-import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from fnmatch import fnmatchcase
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Engine
@@ -18,15 +15,16 @@ from sqlalchemy import Engine
 from mllib.errors import BadInput
 from mllib.ingest import detect, format_named
 from mllib.ingest.base import ParseOptions
-from mllib.ingest.reader import Batch, digest, read, source_name
-from mllib.store import intake, labels
+from mllib.ingest.files import AnyPath, shown, state, text_of, unrotated
+from mllib.ingest.reader import Batch, Part, read, source_name
+from mllib.ingest.survey import Survey, changed, first_line, raw_digest, survey
+from mllib.jobs.landing import landed, settled_before
+from mllib.store import intake
 from mllib.store.database import transaction
 
 log = logging.getLogger(__name__)
 
 AUTO = "auto"
-EVERYTHING = "*"
-_UNFINISHED = (".part", ".tmp", ".swp")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -47,7 +45,7 @@ class IngestReport:
 
 def ingest(
     engine: Engine,
-    paths: Sequence[Path],
+    paths: Sequence[AnyPath],
     *,
     format_name: str = AUTO,
     source: str | None = None,
@@ -56,6 +54,7 @@ def ingest(
 ) -> IngestReport:
     """Loads files; of a folder, the files in it. Each file is one transaction, so a crash leaves whole files only.
 
+    Of a file that was loaded before and has grown, what has been added is loaded.
     Without ``source`` each file's name without suffixes is its source. Lines that cannot be read go to
     ``ingest_rejects``. Raises BadInput for a path or format that does not exist, before anything is loaded, and for
     files that were refused, after the others were loaded.
@@ -97,37 +96,65 @@ def ingest(
 
 def ingest_file(
     engine: Engine,
-    path: Path,
+    path: AnyPath,
     *,
     format_name: str = AUTO,
     source: str | None = None,
     with_labels: bool = False,
     options: ParseOptions | None = None,
+    whole: bool = True,
+    rotating: bool = False,
 ) -> intake.Loaded:
-    """Loads one file; see `ingest`. A file that is refused is noted, so that it is not looked at again unasked."""
-    size, modified = _state(path)
+    """Loads one file, or what has been added to it since it was loaded, whatever it was called then; see `ingest`.
+
+    A file that is refused is noted, so that it is not looked at again unasked. Unless ``whole``, a last line without an
+    end waits until the file has not been changed for SETTLED. With ``rotating``, a new log that took the place of an
+    older one (app.log beside app.log.1) gets a source of its own, such as ``app.2``, if they cannot share one.
+    """
+    given = options or ParseOptions()
+    seen = state(path)
     file = intake.LogFile(
-        path=_text(path),
+        path=text_of(path),
         source=source or source_name(path),
         format=format_name,
-        digest=digest(path),
-        bytes=size,
-        modified_at=modified,
+        digest="",  # known once the file has been read
+        bytes=seen.bytes,
+        modified_at=seen.modified_at,
+        etag=seen.etag,
+        year=given.year,
     )
+    whole = whole or seen.modified_at < settled_before()
     try:
-        file_format = detect(path) if format_name == AUTO else format_named(format_name)
+        beginning, has_end = first_line(path)
     except BadInput as refusal:
-        intake.refuse(engine, file, str(refusal))
+        intake.refuse(engine, replace(file, digest=raw_digest(path)), str(refusal))
         raise
-    file = replace(file, format=file_format.name)
-    batches = read(path, file_format, options=options or ParseOptions())
-    result = intake.load(engine, file, _while_unchanged(path, (size, modified), batches), with_labels=with_labels)
+    file = replace(file, first_line=beginning)
+    load = partial(_load, engine, path, options=given, format_name=format_name, with_labels=with_labels, whole=whole)
+    try:
+        if not seen.bytes or not (has_end or whole):
+            result = _passed_over(
+                engine, path, file, "it is empty" if not seen.bytes else "its first line has no end yet"
+            )
+        else:
+            result = load(file, source=source)
+    except _Refusal as refusal:
+        renamed = None
+        if refusal.by_line and rotating and source is None and refusal.file.continues is None:
+            renamed = _source_of_its_own(engine, file)
+        try:
+            if renamed is None:
+                raise
+            result = load(replace(file, source=renamed), source=None)
+        except _Refusal as final:
+            intake.refuse(engine, final.file, final.reason)
+            raise BadInput(str(final)) from None
     if result.skipped:
-        log.info("%s: skipped, %s.", path.name, result.skipped)
+        log.info("%s: skipped, %s.", shown(path), result.skipped)
     else:
         log.info(
             "%s: %s rows, %s rejected, %s labels.",
-            path.name,
+            shown(path),
             f"{result.rows:,}",
             f"{result.rejected:,}",
             f"{result.labels:,}",
@@ -135,116 +162,120 @@ def ingest_file(
     return result
 
 
-def landed(folder: Path, pattern: str = EVERYTHING) -> list[Path]:
-    """The files of a landing folder that are there to be loaded, oldest name first.
+class _Refusal(Exception):  # noqa: N818 - it reads as what happened
+    """A file that is refused as a whole, as far as it is known by then, and why."""
 
-    Left out: what is no plain file (a link could point anywhere), what is hidden, and what is still being written, as
-    its writer shows by the suffix .part, .tmp or .swp. Raises BadInput when the pattern reaches out of the folder.
-    """
-    if "/" in pattern or ".." in pattern or "\0" in pattern:
-        raise BadInput(f"{pattern!r} reaches out of the landing folder; give a file name or a pattern such as '*.log'.")
-    if not folder.is_dir():
-        return []
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if fnmatchcase(path.name, pattern)
-        and path.is_file()
-        and not path.is_symlink()
-        and not path.name.startswith(".")
-        and not path.name.endswith(_UNFINISHED)
-    )
+    def __init__(self, file: intake.LogFile, complaint: str, reason: str, *, by_line: bool = False) -> None:
+        super().__init__(complaint)
+        self.file = file
+        self.reason = reason
+        self.by_line = by_line
 
 
-def pending(engine: Engine, folder: Path, pattern: str = EVERYTHING) -> list[Path]:
-    """The files of a landing folder that changed since they were loaded or refused, or never were; see `landed`.
-
-    A pattern of one's own, such as a file's name, also brings back what was refused: somebody wants it tried again.
-    """
-    files = landed(folder, pattern)
-    known = intake.known(engine, [_text(path) for path in files], with_refused=pattern == EVERYTHING)
-    return [path for path in files if (_text(path), *_state(path)) not in known]
-
-
-def label(engine: Engine, path: Path, *, source: str | None = None, by: str) -> int:
-    """Files the verdicts of a CSV file with the columns [source,]id,label[,note]; id is the line's id in its source.
-
-    Returns how many there were. Raises BadInput, and files none, when the columns are others or a row is not found.
-    """
+def _source_of_its_own(engine: Engine, file: intake.LogFile) -> str | None:
+    """The source of a new log among the rotated files of an older one; None if it is no such log."""
     with transaction(engine) as conn:
-        staged = labels.stage(conn, _verdicts(path, source))
-        missing, ambiguous = labels.misnamed(conn)
-        if missing.verdicts:
-            raise BadInput(
-                f"{missing.verdicts:,} of {staged:,} labels in {path.name} name no row, such as "
-                f"{', '.join(missing.examples)}; none was filed. Is the source right (--source NAME), and are the logs "
-                "ingested?"
-            )
-        if ambiguous.verdicts:
-            raise BadInput(
-                f"{ambiguous.verdicts:,} of {staged:,} labels in {path.name} name more than one row, such as "
-                f"{', '.join(ambiguous.examples)}; none was filed. An id has to be unique within its source."
-            )
-        return labels.apply_staged(conn, origin="import", labelled_by=by)
+        others = intake.paths_of_source(conn, file.source)
+        if unrotated(file.path) not in map(unrotated, others):
+            return None
+        return intake.free_source(conn, file.source)
 
 
-def _verdicts(path: Path, source: str | None) -> Iterator[labels.StagedLabel]:
-    if not path.is_file():
-        raise BadInput(f"There is no file {path}.")
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as lines:
-            yield from _read_verdicts(path, csv.DictReader(lines), source)
-    except (csv.Error, UnicodeDecodeError, OSError) as error:
-        raise BadInput(f"{path.name} is no CSV file in UTF-8 that can be read: {error}.") from None
+def _passed_over(engine: Engine, path: AnyPath, file: intake.LogFile, reason: str) -> intake.Loaded:
+    with transaction(engine) as conn:
+        return intake.skip(conn, replace(file, digest=raw_digest(path), waiting=bool(file.bytes)), reason)
 
 
-def _read_verdicts(path: Path, rows: csv.DictReader[str], source: str | None) -> Iterator[labels.StagedLabel]:
-    columns = rows.fieldnames or ()
-    if not {"id", "label"} <= set(columns) <= {"source", "id", "label", "note"}:
-        raise BadInput(
-            f"{path.name} has the columns {', '.join(columns) or '(none)'}; a label file has [source,]id,label[,note]."
+def _load(
+    engine: Engine,
+    path: AnyPath,
+    file: intake.LogFile,
+    *,
+    options: ParseOptions,
+    format_name: str,
+    with_labels: bool,
+    whole: bool,
+    source: str | None,
+) -> intake.Loaded:
+    """The transaction that loads a file. Raises _Refusal when another file has its ids, BadInput when it changes."""
+    with transaction(engine) as conn:
+        # All states of a growing file have the first line in common, so its loads follow one another.
+        intake.lock(conn, file.first_line or file.path)
+        loads = intake.earlier_loads(conn, file.first_line or "", file.path)
+        found = survey(path, file.bytes, lengths={load.loaded_bytes for load in loads}, whole=whole)
+        file = replace(
+            file,
+            digest=found.digest,
+            content_digest=found.content_digest,
+            loaded_bytes=found.length,
+            waiting=found.waiting,
         )
-    for row in rows:
-        line = f"{path.name}, line {rows.line_num}"
-        if None in row or any(value is not None and "\0" in value for value in row.values()):
-            raise BadInput(f"{line}: there are more cells than columns, or a NUL byte.")
-        of, label = row.get("source") or source, (row["label"] or "").strip()
-        if of is None:
-            raise BadInput(f"{line} names no source, so say whose labels they are with --source NAME.")
-        if not row["id"] or not label:
-            raise BadInput(f"{line}: id or label is empty.")
-        yield labels.StagedLabel(source=of, source_id=row["id"], label=label, note=row.get("note") or None)
+        # The longest earlier load that the file begins with.
+        earlier = next((load for load in loads if _begins_with(found, load)), None)
+        if earlier is not None and (earlier.loaded_bytes >= found.length and not found.broken):
+            name = "" if earlier.path == file.path else f" as {earlier.path}"
+            return intake.skip(conn, file, f"{earlier}{name}, source {earlier.source}")
+        if source is not None and earlier is not None and source != earlier.source:
+            earlier = None  # somebody wants these lines under another name as well
+        if earlier is not None:
+            file = replace(file, source=earlier.source, continues=earlier.first_load, year=earlier.year or options.year)
+            options = replace(options, year=file.year)
+            format_name = earlier.format if format_name == AUTO else format_name
+        try:
+            file_format = detect(path) if format_name == AUTO else format_named(format_name)
+        except BadInput as unknown:
+            raise _Refusal(file, str(unknown), str(unknown)) from None
+        file = replace(file, format=file_format.name)
+        seen = intake.seen_before(conn, file)
+        if seen is not None:
+            return intake.skip(conn, file, seen)
+        part, hashed = Part(stop=found.stop), hashlib.sha256()
+        if earlier is not None:
+            before = found.beginnings[earlier.loaded_bytes]
+            hashed = before.hashed.copy()
+            part = Part(
+                start=earlier.loaded_bytes,
+                stop=found.stop,
+                lines_before=earlier.last_line,
+                midline=before.midline,
+            )
+        batches = read(path, file_format, options=options, part=part, watch=hashed.update)
+        try:
+            return intake.load(
+                engine,
+                conn,
+                file,
+                _as_surveyed(path, batches, hashed, found.end_digest),
+                # The line in which a damaged file breaks off is a reject, and may be read in full later.
+                lines_before=part.lines_before - int(found.broken),
+                with_labels=with_labels,
+            )
+        except intake.Overlap as overlap:
+            reason = (
+                f"Source {file.source!r} has such lines already: {overlap}. "
+                "Give this file a source of its own with --source NAME."
+            )
+            complaint = f"{file.path} was refused, none of it was loaded. {reason}"
+            raise _Refusal(file, complaint, reason, by_line=overlap.by_line) from None
 
 
-def _files(paths: Sequence[Path]) -> Iterator[Path]:
+def _begins_with(found: Survey, load: intake.Earlier) -> bool:
+    beginning = found.beginnings.get(load.loaded_bytes)
+    return beginning is not None and beginning.digest == load.content_digest
+
+
+def _as_surveyed(path: AnyPath, batches: Iterator[Batch], hashed: hashlib._Hash, digest: str) -> Iterator[Batch]:
+    """The batches, if what was read is what the survey saw: half a line may say something else."""
+    yield from batches
+    if hashed.hexdigest() != digest:
+        raise changed(path)
+
+
+def _files(paths: Sequence[AnyPath]) -> Iterator[AnyPath]:
     for path in paths:
         if path.is_dir():
             yield from landed(path)
         elif path.is_file():
             yield path
         else:
-            raise BadInput(f"There is no file or folder {path}.")
-
-
-def _state(path: Path) -> tuple[int, datetime]:
-    """Size and time of the last change: while they stay the same, so does the file."""
-    try:
-        found = path.stat()
-    except OSError as error:
-        raise BadInput(f"{path} cannot be read: {error.strerror or error}.") from error
-    return found.st_size, datetime.fromtimestamp(found.st_mtime, UTC)
-
-
-def _while_unchanged(path: Path, before: tuple[int, datetime], batches: Iterator[Batch]) -> Iterator[Batch]:
-    """The batches, if the file is at the end what it was at the start: half a line may say something else."""
-    yield from batches
-    if _state(path) != before:
-        raise BadInput(
-            f"{path} was changed while it was read, none of it was loaded. Ingest it again when it is complete; a name "
-            "that ends in .part keeps it out until then."
-        )
-
-
-def _text(path: Path) -> str:
-    """The full path, fit to be stored: a name on disk may hold bytes that are no text."""
-    return os.fsencode(path.resolve()).decode("utf-8", "backslashreplace")
+            raise BadInput(f"There is no file or folder {shown(path)}.")

@@ -11,15 +11,18 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Engine
 
-from mllib import evaluation, promotion
+from mllib import evaluation, promotion, significance
 from mllib.detectors import detector as detector_named
 from mllib.detectors.base import Model
 from mllib.errors import BadInput, NothingToTrainOn
 from mllib.jobs.labelled import LabelledScores, score_labelled
 from mllib.jobs.models import load_model
 from mllib.jobs.training import DEFAULTS, TrainingOptions, fit_candidate
+from mllib.paired_counts import count_clusters
+from mllib.segments import Segment, compare_segments
 from mllib.store import logs, registry
 from mllib.store.database import transaction
+from mllib.store.queries import queries
 from mllib.store.registry import NewDecision
 from mllib.types import ModelStatus, Policy, Verdict
 
@@ -115,7 +118,10 @@ def judge_candidate(
             as_of=candidate.as_of,
         )
         if not dry_run:
-            registry.record(conn, _recorded(report, evidence, decision, decided_by))
+            looks = conn.execute(
+                queries["registry.holdout_looks"], {"detector": detector, "holdout_hash": report.holdout_hash}
+            ).scalar_one()
+            registry.record(conn, _recorded(report, evidence, decision, holdout_looks=looks + 1, by=decided_by))
     log.info("%s", report.reason)
     return report
 
@@ -159,10 +165,15 @@ def rollback(engine: Engine, detector: str, *, reason: str, by: str) -> tuple[in
 def _evidence(rows: LabelledScores, models: Sequence[Model]) -> promotion.Evidence:
     measured = [rows.metrics(number, model.threshold) for number, model in enumerate(models)]
     champion = measured[1] if len(models) > 1 else None
-    bootstrap = None
+    bootstrap = permutation_p = mcnemar_p = None
+    segments: tuple[Segment, ...] = ()
     if champion is not None and rows.positive.size:
-        flags = [scores >= model.threshold for scores, model in zip(rows.scores, models, strict=True)]
-        bootstrap = evaluation.paired_cluster_bootstrap(rows.positive, flags[0], flags[1], rows.clusters)
+        new, old = (scores >= model.threshold for scores, model in zip(rows.scores, models, strict=True))
+        counts = count_clusters(rows.positive, new, old, rows.clusters)
+        bootstrap = evaluation.bootstrap_counts(counts)
+        permutation_p = significance.permutation_test(counts)
+        mcnemar_p = significance.mcnemar(rows.positive, new, old)
+        segments = compare_segments(rows.positive, new, old, rows.clusters, rows.dimensions)
     return promotion.Evidence(
         first=champion is None,
         candidate=measured[0],
@@ -174,6 +185,9 @@ def _evidence(rows: LabelledScores, models: Sequence[Model]) -> promotion.Eviden
         excluded_rows=rows.excluded,
         flag_everything_f1=evaluation.flag_everything_f1(measured[0].rows, measured[0].positives),
         rule_f1=_rules(rows),
+        segments=segments,
+        permutation_p=permutation_p,
+        mcnemar_p=mcnemar_p,
     )
 
 
@@ -199,7 +213,9 @@ def _way_out(decision: promotion.Decision, detector: str, version: int) -> str:
     )
 
 
-def _recorded(report: TrainReport, evidence: promotion.Evidence, decision: promotion.Decision, by: str) -> NewDecision:
+def _recorded(
+    report: TrainReport, evidence: promotion.Evidence, decision: promotion.Decision, *, holdout_looks: int, by: str
+) -> NewDecision:
     return NewDecision(
         detector=report.detector,
         candidate_version=report.version,
@@ -213,7 +229,12 @@ def _recorded(report: TrainReport, evidence: promotion.Evidence, decision: promo
         holdout_rows=report.holdout_rows,
         holdout_positives=report.holdout_positives,
         holdout_hash=report.holdout_hash,
-        figures={**asdict(evidence), "gates": [asdict(gate) for gate in decision.gates]},
+        figures={
+            **asdict(evidence),
+            "gates": [asdict(gate) for gate in decision.gates],
+            # The more often the same rows decide, the more likely is a candidate that wins on them by luck.
+            "holdout_looks": holdout_looks,
+        },
         reason=report.reason,
         as_of=report.as_of,
         decided_by=by,

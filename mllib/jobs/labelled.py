@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 from mllib.detectors.base import Detector, Model
 from mllib.evaluation import BinaryMetrics, binary_metrics
 from mllib.features.stream import with_context
+from mllib.segments import Dimension
 from mllib.store import labels, logs
 from mllib.types import Window
 
@@ -29,6 +30,8 @@ class LabelledScores:
     """Number of the service and hour of the row: log lines come in bursts, so rows are no independent draws."""
     response_time_ms: npt.NDArray[np.float64]
     status_code: npt.NDArray[np.float64]
+    dimensions: Mapping[str, Dimension]
+    """What the rows are told apart by when the models are compared in parts: service and level."""
     scores: tuple[npt.NDArray[np.float64], ...]
     excluded: int
     """Labelled rows that are left out because a model was trained on them."""
@@ -84,9 +87,16 @@ def score_labelled(
         .to_numpy(),
         response_time_ms=rows["response_time_ms"].cast(pl.Float64).fill_null(float("nan")).to_numpy(),
         status_code=rows["status_code"].cast(pl.Float64).fill_null(float("nan")).to_numpy(),
+        dimensions={name: _dimension(rows[name]) for name in ("service", "level")},
         scores=tuple(np.concatenate(part) if part else np.empty(0) for part in scores),
         excluded=excluded,
     )
+
+
+def _dimension(values: pl.Series) -> Dimension:
+    names = values.drop_nulls().unique().sort()
+    codes = values.cast(pl.Enum(names)).to_physical().cast(pl.Int64).fill_null(-1)
+    return Dimension(codes=codes.to_numpy(), names=tuple(names))
 
 
 _NONE = pl.DataFrame(
@@ -94,6 +104,7 @@ _NONE = pl.DataFrame(
         "ts": pl.Datetime("us", "UTC"),
         "log_id": pl.Int64,
         "service": pl.String,
+        "level": pl.String,
         "positive": pl.Boolean,
         "response_time_ms": pl.Float64,
         "status_code": pl.Int32,

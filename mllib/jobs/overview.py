@@ -2,23 +2,43 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
-from mllib.store import overview
+from mllib.store import freshness, overview
 from mllib.store.database import transaction
 
 
 def summary(engine: Engine, *, detector: str, top: int = 10) -> dict[str, Any]:
     """Counts, champions, last decisions and the highest anomalies of one detector.
 
-    Keys: ``rows, labels, scored, anomalies``, ``champions``, ``decisions`` and ``top``; see `mllib.store.overview`.
+    Keys: ``rows, labels, scored, anomalies``, ``champions``, ``decisions`` and ``top``, see `mllib.store.overview`, and
+    ``behind``, how far behind its scoring is in words, None when it has no champion.
     """
     with transaction(engine) as conn:
         return {
             **overview.totals(conn),
             "champions": overview.champions(conn),
             "decisions": overview.decisions(conn),
+            "behind": _behind(conn, detector),
             "top": overview.top_anomalies(conn, detector, top),
         }
+
+
+def _behind(conn: Connection, detector: str) -> str | None:
+    state = next((row for row in freshness.freshness(conn) if row.detector == detector), None)
+    if state is None or state.rows_waiting is None:
+        return None
+    said = [f"{state.rows_waiting:,} rows"]
+    if state.oldest_age is not None:
+        said[0] += f", the oldest for {freshness.age(state.oldest_age)}"
+    if state.open_run_id is not None:
+        said.append(f"{state.open_run_rows:,} more in run {state.open_run_id}, which is not finished")
+    if state.last_finished_at is not None:
+        said.append(f"last scored {freshness.age(datetime.now(UTC) - state.last_finished_at)} ago")
+    if state.held_by is not None:
+        session = "" if state.held_by_pid is None else f" (process {state.held_by_pid})"
+        said.append(f"held up by {state.held_by}{session}")
+    return ", ".join(said)

@@ -1,6 +1,7 @@
 """Scoring: claim rows, score them shard by shard, close the run. Each step can be killed and run again.
 
-A shard's predictions and the ledger's word that it is done commit together, so a row is scored once or not yet.
+A shard's predictions and the ledger's word that it is done commit together, so a row is scored once or not yet. They
+become the current ones all at once, when the run is published.
 """
 
 from __future__ import annotations
@@ -8,15 +9,17 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from typing import TypeVar
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import IntegrityError
 
 from mllib import scoring
 from mllib.detectors import detector as detector_named
+from mllib.errors import RowsMoved, ShardsMissing
 from mllib.jobs.models import load_model
 from mllib.store import ledger, logs, partitions, predictions
 from mllib.store.database import connection, transaction
@@ -24,6 +27,8 @@ from mllib.store.ledger import PlannedShard, Run, ShardState
 from mllib.types import Window
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,28 +70,52 @@ def claim(
 
     Raises NoChampion when there is no model to score with; then nothing is claimed and the rows wait.
     """
+    pack = packing(detector, shard_rows)
+    run, finished = after_open_runs(
+        engine,
+        detector,
+        lambda: ledger.claim(engine, detector, run_key, window=window, version=version, pack=pack),
+    )
+    with transaction(engine) as conn:
+        todo = tuple(shard for shard in ledger.shards(conn, run.run_id) if not shard.done)
+        if window is not None and not run.claimed:
+            _say_why_empty(window, logs.first_event(conn))
+    return Claimed(run=run, shards=todo), finished
+
+
+def packing(detector: str, shard_rows: int = scoring.SHARD_ROWS) -> ledger.Pack:
+    """How claims of a detector are cut into shards: by event time and size, with its context in mind."""
     context = detector_named(detector).context
 
     def pack(minutes: Sequence[tuple[datetime, int]]) -> list[PlannedShard]:
         packed = scoring.pack(minutes, context=context, shard_rows=shard_rows)
         return [PlannedShard(ranges=ranges, claimed=rows) for ranges, rows in packed]
 
-    finished = []
+    return pack
+
+
+def after_open_runs(engine: Engine, detector: str, attempt: Callable[[], T]) -> tuple[T, list[Run]]:
+    """What ``attempt`` at a claim returns, after the open runs in its way, and these, finished."""
+    finished: list[Run] = []
     while True:
         try:
-            run = ledger.claim(engine, detector, run_key, window=window, version=version, pack=pack)
+            return attempt(), finished
         except ledger.OpenRun as other:
             log.info("Run %s of %s is not finished; finishing it first.", other.run_id, detector)
             finished.append(finish(engine, other.run_id))
-            continue
         except IntegrityError as error:
             # Two claims of a detector that does not exist yet in this database cannot see each other's lock.
             if "scoring_runs_one_open" not in str(error.orig):
                 raise
-            continue
-        with transaction(engine) as conn:
-            todo = tuple(shard for shard in ledger.shards(conn, run.run_id) if not shard.done)
-        return Claimed(run=run, shards=todo), finished
+
+
+def _say_why_empty(window: Window, first: datetime | None) -> None:
+    if first is None:
+        log.info("There is no log line in %s, and none at all.", window)
+    elif first >= window.end:
+        log.info("There is no log line in %s; the first one is of %s UTC.", window, f"{first:%Y-%m-%d %H:%M:%S}")
+    else:
+        log.info("There is no log line in %s.", window)
 
 
 def score_shard(engine: Engine, run_id: int, shard: int) -> tuple[int, int]:
@@ -116,8 +145,7 @@ def score_shard(engine: Engine, run_id: int, shard: int) -> tuple[int, int]:
                 written = predictions.write(writer, scored, model_version=taken.model_version, **keys)
         if written.rows != taken.claimed:
             _explain(logs.count(writer, taken.selection, taken.ranges), written.rows, taken.claimed)
-        superseded = taken.ranges if taken.supersedes else ()
-        predictions.count_hours(writer, written, superseded=superseded, **keys)
+        predictions.count_hours(writer, written, **keys)
         ledger.finish_shard(writer, run_id, shard, scored=written.rows, anomalies=written.anomalies)
     return written.rows, written.anomalies
 
@@ -125,7 +153,7 @@ def score_shard(engine: Engine, run_id: int, shard: int) -> tuple[int, int]:
 def _explain(present: int, written: int, claimed: int) -> None:
     """Claimed rows that somebody has deleted since are lost; rows that are there and were not read must not be."""
     if written != present:
-        raise RuntimeError(
+        raise RowsMoved(
             f"{present:,} claimed rows are there, but {written:,} were read, because partitions changed meanwhile. "
             "Nothing of the shard was written; run it again."
         )
@@ -133,13 +161,29 @@ def _explain(present: int, written: int, claimed: int) -> None:
 
 
 def finish(engine: Engine, run_id: int) -> Run:
-    """Scores whatever shards of a run are not in, and closes it. Waits for shards that another worker has in hand."""
+    """Scores whatever shards of a run are not in, and publishes it, with the other pieces of its plan where it has one.
+
+    Waits for shards that another worker has in hand.
+    """
     with transaction(engine) as conn:
-        todo = [shard.shard for shard in ledger.shards(conn, run_id) if not shard.done]
+        runs = ledger.group(conn, run_id)
+        todo = [shard for run in runs for shard in ledger.shards(conn, run) if not shard.done]
     for shard in todo:
-        score_shard(engine, run_id, shard)
+        score_shard(engine, shard.run_id, shard.shard)
+    return publish(engine, run_id)
+
+
+def publish(engine: Engine, run_id: int) -> Run:
+    """Makes the predictions of a run the current ones, all at once. Publishing it again changes nothing.
+
+    Raises ShardsMissing, and publishes nothing, while one of its shards, or of its plan's other pieces, is not in.
+    """
     with transaction(engine) as conn:
-        return ledger.finish_run(conn, run_id)
+        missing = ledger.publish(conn, run_id)
+    if missing:
+        raise ShardsMissing(run_id, missing)
+    with transaction(engine) as conn:
+        return ledger.get_run(conn, run_id)
 
 
 def score(

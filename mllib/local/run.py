@@ -204,6 +204,8 @@ def print_summary(home: Path, status: stack.StackStatus, summary: dict[str, Any]
         print(f"            .venv/bin/millrace score {DETECTOR}")
         print("          or label rows (.venv/bin/millrace label FILE.csv) and train again.")
     print(f"Scored    {summary['scored']:,} rows, {summary['anomalies']:,} anomalies")
+    if summary["behind"] is not None:
+        print(f"Behind    {_plain(summary['behind'])}")
     _print_top(summary["top"])
     _print_next(home, status)
 

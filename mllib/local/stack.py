@@ -20,6 +20,7 @@ from mllib.local.postgres import EmbeddedPostgres
 from mllib.local.progress import Step, silent
 
 WEB_PORT = 8080
+BACKFILL_POOL, BACKFILL_SLOTS = "millrace_backfill", 2
 HEALTHY_WITHIN = 240
 
 
@@ -59,6 +60,7 @@ def up(home: Path, port: int | None = None, *, step: Step = silent) -> StackStat
             _start(home, port, step)
             with step("Starting Airflow"):
                 if _healthy(home):
+                    _make_pool(home)
                     return status(home)
             # Between our look at the port and the server's start somebody else took it.
             supervisor.stop(home)
@@ -146,6 +148,21 @@ def _healthy(home: Path) -> bool:
                 return False
         time.sleep(0.25)
     raise StackProblem(f"Airflow is not ready after {HEALTHY_WITHIN} s ({missing}). See the logs in {home / 'logs'}.")
+
+
+def _make_pool(home: Path) -> None:
+    """Make the pool of backfills and re-scoring; one that is there keeps the slots that somebody gave it."""
+    pool = {
+        "name": BACKFILL_POOL,
+        "slots": BACKFILL_SLOTS,
+        "description": "Shards of backfills and re-scoring. Half of the local stack, so that hourly scoring has room.",
+        "include_deferred": False,
+    }
+    try:
+        api(home).call("POST", "/pools", pool)
+    except ApiProblem as problem:
+        if problem.status != 409:
+            raise
 
 
 def down(home: Path, *, step: Step = silent) -> bool:

@@ -9,7 +9,6 @@ from datetime import date, datetime
 
 from sqlalchemy import Connection, Engine, text
 
-from mllib.errors import BadInput
 from mllib.ingest.base import LogRecord
 from mllib.ingest.reader import Batch, Reject
 from mllib.store import labels, partitions
@@ -28,7 +27,7 @@ _COPY_REJECTS = "copy millrace.ingest_rejects (file_id, line_number, byte_offset
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LogFile:
-    """A file that is to be loaded."""
+    """A file that is to be loaded, or the part of it that is new. See the comments of the table ingest_files."""
 
     path: str
     source: str
@@ -36,6 +35,31 @@ class LogFile:
     digest: str
     bytes: int
     modified_at: datetime
+    etag: str | None = None
+    first_line: str | None = None
+    content_digest: str | None = None
+    loaded_bytes: int | None = None
+    waiting: bool = False
+    year: int | None = None
+    continues: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Earlier:
+    """An earlier load, of which a file may be the continuation."""
+
+    first_load: int
+    path: str
+    source: str
+    format: str
+    year: int | None
+    loaded_bytes: int
+    last_line: int
+    content_digest: str
+    loaded_at: datetime
+
+    def __str__(self) -> str:
+        return f"loaded on {self.loaded_at:%Y-%m-%d %H:%M} UTC"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,63 +73,27 @@ class Loaded:
     skipped: str | None = None
 
 
-def load(engine: Engine, file: LogFile, batches: Iterable[Batch], *, with_labels: bool) -> Loaded:
-    """Loads one file, in one transaction and flat memory. A file that is in already is skipped.
+class Overlap(Exception):  # noqa: N818 - it reads as what is wrong
+    """A file whose line ids its source has already. The message says which; ``by_line`` that they are line numbers."""
 
-    Raises BadInput, and notes the refusal, when an earlier file of the same source has the same line ids: then labels
-    could not tell the lines apart. A file refused before is skipped, with the reason of then.
-    """
-    keys = asdict(file)
-    with transaction(engine) as conn:
-        conn.execute(queries["intake.lock"], {"digest": file.digest})
-        skipped = _seen_before(conn, file)
-        if skipped:
-            conn.execute(queries["intake.skip_file"], {**keys, "reason": skipped})
-            return Loaded(skipped=skipped)
-        file_id = int(conn.execute(queries["intake.add_file"], keys).scalar_one())
-        copied = _Copied(engine, conn, file, file_id, with_labels=with_labels)
-        refusal = None
-        for batch in batches:
-            copied.add(batch)
-            refusal = copied.repeated_lines()
-            if refusal is not None:
-                break
-        else:
-            # Another file of the source may have come in meanwhile, or be about to.
-            conn.execute(queries["intake.lock_source"], {"source": file.source})
-            refusal = copied.repeated_lines() or copied.repeated_id()
-        if refusal is None:
-            return copied.finish()
-        conn.rollback()
-    reason = (
-        f"Source {file.source!r} has such lines already: {refusal}. "
-        "Give this file a source of its own with --source NAME."
-    )
-    refuse(engine, file, reason)
-    raise BadInput(f"{file.path} was refused, none of it was loaded. {reason}")
+    def __init__(self, complaint: str, *, by_line: bool) -> None:
+        super().__init__(complaint)
+        self.by_line = by_line
 
 
-def refuse(engine: Engine, file: LogFile, reason: str) -> None:
-    """Notes that a file was refused as a whole, and why."""
-    with transaction(engine) as conn:
-        conn.execute(queries["intake.refuse_file"], {**asdict(file), "reason": reason})
+def lock(conn: Connection, key: str) -> None:
+    """Waits for other loads of the same file, and keeps them out until this transaction ends."""
+    conn.execute(queries["intake.lock"], {"digest": key})
 
 
-def known(engine: Engine, paths: Iterable[str], *, with_refused: bool) -> set[tuple[str, int, datetime]]:
-    """Path, size and modification time of the files that were loaded or skipped at these paths, or also refused."""
-    with transaction(engine) as conn:
-        rows = conn.execute(queries["intake.known"], {"paths": list(paths), "with_refused": with_refused})
-        return {(row.path, row.bytes, row.modified_at) for row in rows}
+def earlier_loads(conn: Connection, first_line: str, path: str) -> list[Earlier]:
+    """Loads of files with the same first line, the furthest first."""
+    rows = conn.execute(queries["intake.earlier"], {"first_line": first_line, "path": path})
+    return [Earlier(**row._mapping) for row in rows]
 
 
-def main_reasons(engine: Engine, file_ids: Sequence[int]) -> list[tuple[str, str, int, int]]:
-    """The most frequent reasons for rejects in these files: (path, reason, lines, first line)."""
-    with transaction(engine) as conn:
-        rows = conn.execute(queries["intake.recent_rejects"], {"files": list(file_ids)})
-        return [(row.path, row.reason, row.lines, row.first_line) for row in rows]
-
-
-def _seen_before(conn: Connection, file: LogFile) -> str | None:
+def seen_before(conn: Connection, file: LogFile) -> str | None:
+    """Says when the same file was loaded, or why it was refused, if it was."""
     loaded = conn.execute(queries["intake.loaded"], {"digest": file.digest}).one_or_none()
     if loaded is not None:
         name = "" if loaded.path == file.path else f" as {loaded.path}"
@@ -116,10 +104,75 @@ def _seen_before(conn: Connection, file: LogFile) -> str | None:
     return f"refused before: {refused}" if refused else None
 
 
+def load(
+    engine: Engine, conn: Connection, file: LogFile, batches: Iterable[Batch], *, lines_before: int, with_labels: bool
+) -> Loaded:
+    """Loads a file, or what was added to it, in the open transaction and flat memory.
+
+    Raises Overlap when an earlier file of the same source has the same line ids: then labels could not tell the lines
+    apart. The transaction is to be rolled back then, as after any other error. ``engine`` is for making partitions.
+    """
+    file_id = int(conn.execute(queries["intake.add_file"], asdict(file)).scalar_one())
+    copied = _Copied(engine, conn, file, file_id, lines_before=lines_before, with_labels=with_labels)
+    for batch in batches:
+        copied.add(batch)
+        copied.check_lines()
+    # Another file of the source may have come in meanwhile, or be about to.
+    conn.execute(queries["intake.lock_source"], {"source": file.source})
+    copied.check_lines()
+    if file.continues is None:  # what has been added to a file may repeat its ids, as the file itself may
+        copied.check_ids()
+    return copied.finish()
+
+
+def skip(conn: Connection, file: LogFile, reason: str) -> Loaded:
+    """Notes that nothing was done with a file, and why, so that it need not be read again."""
+    conn.execute(queries["intake.skip_file"], {**asdict(file), "reason": reason})
+    return Loaded(skipped=reason)
+
+
+def refuse(engine: Engine, file: LogFile, reason: str) -> None:
+    """Notes that a file was refused as a whole, and why."""
+    with transaction(engine) as conn:
+        conn.execute(queries["intake.refuse_file"], {**asdict(file), "reason": reason})
+
+
+def paths_of_source(conn: Connection, source: str) -> set[str]:
+    """Where the loaded files of a source lay."""
+    return set(conn.execute(queries["intake.paths_of_source"], {"source": source}).scalars())
+
+
+def free_source(conn: Connection, source: str) -> str:
+    """The first name of the form ``app.2`` that no source has yet."""
+    return str(conn.execute(queries["intake.free_source"], {"source": source}).scalar_one())
+
+
+def known(
+    engine: Engine, paths: Iterable[str], *, settled_before: datetime, with_refused: bool
+) -> set[tuple[str, int, datetime, str | None]]:
+    """Path, size, modification time and etag of the files that were loaded or skipped at these paths, or also refused.
+
+    Left out are those with a last line that waits, once they have not been changed since ``settled_before``.
+    """
+    keys = {"paths": list(paths), "with_refused": with_refused, "settled_before": settled_before}
+    with transaction(engine) as conn:
+        rows = conn.execute(queries["intake.known"], keys)
+        return {(row.path, row.bytes, row.modified_at, row.etag) for row in rows}
+
+
+def main_reasons(engine: Engine, file_ids: Sequence[int]) -> list[tuple[str, str, int, int]]:
+    """The most frequent reasons for rejects in these files: (path, reason, lines, first line)."""
+    with transaction(engine) as conn:
+        rows = conn.execute(queries["intake.recent_rejects"], {"files": list(file_ids)})
+        return [(row.path, row.reason, row.lines, row.first_line) for row in rows]
+
+
 class _Copied:
     """The part of a file that is in the open transaction."""
 
-    def __init__(self, engine: Engine, conn: Connection, file: LogFile, file_id: int, *, with_labels: bool) -> None:
+    def __init__(
+        self, engine: Engine, conn: Connection, file: LogFile, file_id: int, *, lines_before: int, with_labels: bool
+    ) -> None:
         self.rows = 0
         self.line_ids = False
         self._engine = engine
@@ -129,7 +182,8 @@ class _Copied:
         self._with_labels = with_labels
         self._rejected = 0
         self._labels = 0
-        self._last_line = 0
+        self._last_line = lines_before
+        self._chain = file_id if file.continues is None else file.continues
         self._first_ts: datetime | None = None
         self._last_ts: datetime | None = None
         self._first_id: str | None = None
@@ -157,8 +211,7 @@ class _Copied:
             self._labels += labels.add_imported(self._conn, verdicts, labelled_by=self._file.path)
         self.rows += len(batch.records)
         self._rejected += len(batch.rejects)
-        numbers = [number for number, _ in batch.records[-1:]] + [reject.line_number for reject in batch.rejects]
-        self._last_line = max([self._last_line, *numbers])
+        self._last_line += batch.lines
         if batch.records:
             self.line_ids = self.line_ids or any(record.source_id is None for _, record in batch.records)
             times = [record.ts for _, record in batch.records]
@@ -168,27 +221,29 @@ class _Copied:
             self._first_id = min(ids) if self._first_id is None else min(self._first_id, *ids)
             self._last_id = max(ids) if self._last_id is None else max(self._last_id, *ids)
 
-    def repeated_lines(self) -> str | None:
-        """Says which earlier file of the source has line numbers for ids as well, if there is one."""
+    def check_lines(self) -> None:
+        """Raises Overlap if another file of the source has line numbers for ids as well."""
         if not self.line_ids:
-            return None
+            return
         path = self._conn.execute(
-            queries["intake.numbered_by_line"], {"source": self._file.source}
+            queries["intake.numbered_by_line"], {"source": self._file.source, "chain": self._chain}
         ).scalar_one_or_none()
-        return None if path is None else f"its line numbers overlap with those of {path}"
+        if path is not None:
+            raise Overlap(f"its line numbers overlap with those of {path}", by_line=True)
 
-    def repeated_id(self) -> str | None:
-        """Says which id of this file an earlier line of its source has, if one has."""
+    def check_ids(self) -> None:
+        """Raises Overlap if an earlier line of the source has the id of one of this file's."""
         ids = {"source": self._file.source, "first_id": self._first_id, "last_id": self._last_id}
         times = self._conn.execute(queries["intake.overlapping_ids"], ids).one()
         if times.first_ts is None:
-            return None
+            return
         # The planner knows nothing of rows just copied, takes them for a few, and would loop over all the others.
         self._conn.execute(text("set local enable_nestloop = off"))
         repeated = self._conn.execute(
             queries["intake.repeated_id"], {"source": self._file.source, **times._mapping}
         ).scalar_one_or_none()
-        return None if repeated is None else f"the id {repeated!r} is there"
+        if repeated is not None:
+            raise Overlap(f"the id {repeated!r} is there", by_line=False)
 
     def finish(self) -> Loaded:
         self._conn.execute(

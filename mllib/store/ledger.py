@@ -1,7 +1,8 @@
 """The scoring ledger: who claimed which rows, and how far the work is.
 
 A claim is stored before work starts, and claims of a detector are worked off one after the other: at most one is open.
-That keeps two claims from ever holding the same row, and it makes resuming safe for whoever comes next.
+That keeps two claims from ever holding the same row, and it makes resuming safe for whoever comes next. A run counts
+from its publication, when all its shards are in.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row
 
 from mllib.errors import BadInput, NoChampion
-from mllib.store import detectors, registry
+from mllib.store import detectors, identity, predictions, registry
 from mllib.store.database import transaction
 from mllib.store.logs import NewRows, RowsInWindow, Selection, minutes
 from mllib.store.queries import queries
@@ -34,6 +35,8 @@ class Run:
     claimed: int
     scored: int
     anomalies: int
+    plan_id: int | None = None  # plan of re-scoring that it is a piece of
+    piece: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +51,7 @@ class PlannedShard:
 class ShardState:
     """One row of ``scoring_shards``, for those who hand shards out."""
 
+    run_id: int
     shard: int
     claimed: int
     done: bool
@@ -88,7 +92,7 @@ def claim(
     ``pack`` turns (minute, rows) pairs into shards. ``version`` overrides the champion.
 
     Raises NoChampion (nothing is claimed then), OpenRun when another run must be finished first, and BadInput when
-    there is no such version or the key was used for another window.
+    there is no such version, the window is not over yet or the key was used for another window.
     """
     with transaction(engine) as conn:
         detector_id = detectors.identify(conn, detector)
@@ -102,17 +106,15 @@ def claim(
                     f"{window or 'the new rows'} as well. Start a new run."
                 )
             return _run(found)
-        unfinished = conn.execute(queries["ledger.open_run"], {"detector_id": detector_id}).scalar_one_or_none()
-        if unfinished is not None:
-            raise OpenRun(unfinished)
+        if window is not None:
+            require_past(conn, window)
+        snapshot = begin_claim(conn, detector_id)
         if version is None:
             version = registry.champion(conn, detector)
             if version is None:
                 raise NoChampion(detector)
         else:
             registry.get(conn, detector, version)
-        conn.execute(queries["ledger.keep_partitions"])
-        snapshot = conn.execute(queries["ledger.current_snapshot"]).scalar_one()
         previous = None
         selection: Selection
         if window is None:
@@ -122,31 +124,76 @@ def claim(
         else:
             selection = RowsInWindow(window=window, current=snapshot)
         shards = pack(minutes(conn, selection))
-        run_id = conn.execute(
-            queries["ledger.insert_run"],
-            {
-                "detector_id": detector_id,
-                "run_key": run_key,
-                "kind": "new_rows" if window is None else "window",
-                "model_version": version,
-                "previous": previous,
-                "snapshot": snapshot,
-                "window_start": window and window.start,
-                "window_end": window and window.end,
-                "claimed": sum(shard.claimed for shard in shards),
-            },
-        ).scalar_one()
-        for number, shard in enumerate(shards):
-            conn.execute(
-                queries["ledger.insert_shard"],
-                {
-                    "run_id": run_id,
-                    "shard": number,
-                    "ranges": _multirange(_clip(shard.ranges, window)),
-                    "claimed": shard.claimed,
-                },
-            )
+        run_id = store_claim(conn, detector_id, run_key, selection, shards, version=version, close=not shards)
         return get_run(conn, run_id)
+
+
+def require_past(conn: Connection, window: Window) -> None:
+    """Raises BadInput when a window ends after now: lines that come later would not be in its claim."""
+    now: datetime = conn.execute(queries["ledger.now"]).scalar_one()
+    if window.end > now:
+        raise BadInput(
+            f"The window {window} ends after now ({now:%Y-%m-%d %H:%M:%S} UTC), so lines that are still to come would "
+            "not be in it. End it at or before now."
+        )
+
+
+def begin_claim(conn: Connection, detector_id: int) -> str:
+    """What is committed now, with all other claims of the detector kept out until the transaction ends.
+
+    Raises OpenRun when a run must be finished first, and RestoredElsewhere when the database must be adopted first.
+    """
+    conn.execute(queries["ledger.lock"], {"detector_id": detector_id})
+    identity.require_own(conn)
+    unfinished = conn.execute(queries["ledger.open_run"], {"detector_id": detector_id}).scalar_one_or_none()
+    if unfinished is not None:
+        raise OpenRun(unfinished)
+    conn.execute(queries["ledger.keep_partitions"])
+    return str(conn.execute(queries["ledger.current_snapshot"]).scalar_one())
+
+
+def store_claim(
+    conn: Connection,
+    detector_id: int,
+    run_key: str,
+    selection: Selection,
+    shards: Sequence[PlannedShard],
+    *,
+    version: int,
+    close: bool,
+    plan_id: int | None = None,
+    piece: int = 0,
+) -> int:
+    """Stores a run with its shards, and returns its number. ``close`` says that there is nothing to do for it."""
+    window = selection.window if isinstance(selection, RowsInWindow) else None
+    run_id = conn.execute(
+        queries["ledger.insert_run"],
+        {
+            "detector_id": detector_id,
+            "run_key": run_key,
+            "kind": "new_rows" if window is None else "window",
+            "model_version": version,
+            "previous": selection.previous if isinstance(selection, NewRows) else None,
+            "snapshot": selection.current,
+            "window_start": window and window.start,
+            "window_end": window and window.end,
+            "claimed": sum(shard.claimed for shard in shards),
+            "nothing_to_do": close,
+            "plan_id": plan_id,
+            "piece": piece,
+        },
+    ).scalar_one()
+    for number, shard in enumerate(shards):
+        conn.execute(
+            queries["ledger.insert_shard"],
+            {
+                "run_id": run_id,
+                "shard": number,
+                "ranges": _multirange(_clip(shard.ranges, window)),
+                "claimed": shard.claimed,
+            },
+        )
+    return int(run_id)
 
 
 def get_run(conn: Connection, run_id: int) -> Run:
@@ -159,10 +206,8 @@ def get_run(conn: Connection, run_id: int) -> Run:
 
 def shards(conn: Connection, run_id: int) -> list[ShardState]:
     """The shards of a run, in the order of their event times."""
-    return [
-        ShardState(shard=row.shard, claimed=row.claimed, done=row.done, starts=row.starts, ends=row.ends)
-        for row in conn.execute(queries["ledger.list_shards"], {"run_id": run_id})
-    ]
+    rows = conn.execute(queries["ledger.list_shards"], {"run_id": run_id})
+    return [ShardState(**row._mapping) for row in rows]
 
 
 def take_shard(conn: Connection, run_id: int, shard: int) -> TakenShard:
@@ -196,10 +241,31 @@ def finish_shard(conn: Connection, run_id: int, shard: int, *, scored: int, anom
     )
 
 
-def finish_run(conn: Connection, run_id: int) -> Run:
-    """Closes the run if all its shards are in, and says how it stands."""
-    conn.execute(queries["ledger.finish_run"], {"run_id": run_id})
-    return get_run(conn, run_id)
+def group(conn: Connection, run_id: int) -> list[int]:
+    """The runs that are published together with this one, itself included: the pieces of its plan, or it alone.
+
+    Held until the transaction ends, so that they are published once.
+    """
+    return [row.run_id for row in conn.execute(queries["ledger.lock_group"], {"run_id": run_id})]
+
+
+def publish(conn: Connection, run_id: int) -> int:
+    """Publishes a run, with the other pieces of its plan, if all shards are in; returns how many are missing.
+
+    From its ``finished_at`` on its predictions are the current ones, and the hourly counts are theirs; commit at once.
+    While a shard is missing, and after it was published, it changes nothing.
+    """
+    runs = list(conn.execute(queries["ledger.lock_group"], {"run_id": run_id}))
+    run_ids = [run.run_id for run in runs]
+    missing = int(conn.execute(queries["ledger.missing_shards"], {"run_ids": run_ids}).scalar_one())
+    if missing or all(run.state == "done" for run in runs):
+        return missing
+    for run in runs:
+        if run.kind == "window":
+            window = Window(run.claim_window.lower, run.claim_window.upper)
+            predictions.replace_hours(conn, window, detector_id=run.detector_id, run_id=run.run_id)
+    conn.execute(queries["ledger.publish"], {"run_ids": run_ids, "detector_id": runs[0].detector_id})
+    return 0
 
 
 def _scored_by_windows(conn: Connection, detector_id: int, *, before_run: int | None) -> tuple[RowsInWindow, ...]:
@@ -218,6 +284,8 @@ def _run(row: Row[Any]) -> Run:
         claimed=row.claimed,
         scored=row.scored,
         anomalies=row.anomalies,
+        plan_id=row.plan_id,
+        piece=row.piece,
     )
 
 

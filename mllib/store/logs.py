@@ -57,6 +57,12 @@ def current_snapshot(conn: Connection) -> str:
     return str(conn.exec_driver_sql("select pg_current_snapshot()::text").scalar_one())
 
 
+def first_event(conn: Connection) -> datetime | None:
+    """The earliest event time there is."""
+    first: datetime | None = conn.exec_driver_sql("select min(ts) from millrace.logs").scalar_one()
+    return first
+
+
 def minutes(conn: Connection, selection: Selection) -> list[tuple[datetime, int]]:
     """Selected rows per minute of event time, in order, minutes without any left out."""
     query = sql.SQL(

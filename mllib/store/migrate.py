@@ -1,7 +1,7 @@
-"""Brings the database to the schema of ``sql/``: numbered migrations forward, then views and roles.
+"""Brings the database to the schema of ``sql/``: numbered migrations forward, then views, functions and roles.
 
 One transaction a file, an advisory lock around all, a checksum of every file that ran. Files that ran are never edited;
-a change is a new file. Views and roles say what shall be, and are laid anew whenever their text changed.
+a change is a new file. Views, functions and roles say what shall be, and are laid anew whenever their text changed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mllib.store.database import connection, driver, transaction
 from mllib.store.queries import queries
 
 _LOCK = 7_241_113
-_DEFINITIONS = "views and roles"
+_DEFINITIONS = "views and roles"  # and functions; the name is in databases that are there
 
 
 def _checksum(content: str) -> str:
@@ -92,13 +92,17 @@ def _refuse_edited(files: dict[str, str], done: dict[str, str]) -> None:
 
 def _definitions() -> str:
     views = sorted((SQL / "views").glob("*.sql"))
-    drops = [f"drop view if exists analytics.{path.stem};" for path in views]
+    functions = sorted((SQL / "functions").glob("*.sql"))
+    drops = [
+        *(f"drop routine if exists analytics.{path.stem};" for path in functions),
+        *(f"drop view if exists analytics.{path.stem};" for path in views),
+    ]
     return "\n".join(
         [
             "create schema if not exists analytics;",
             "comment on schema analytics is 'What analysts read: views with a stated grain.';",
             *drops,
-            *(path.read_text() for path in views),
+            *(path.read_text() for path in (*views, *functions)),
             (SQL / "roles.sql").read_text(),
         ]
     )

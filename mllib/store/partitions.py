@@ -68,18 +68,31 @@ def create_ahead(engine: Engine, *, today: date, days: int) -> int:
 def adopt_strays(engine: Engine, *, at_most: int = 1000) -> int:
     """Makes the partitions of days whose rows lie in a default partition; that moves the rows. Returns how many days.
 
-    ``at_most`` days a table, the fullest first, because a file with a wild clock could name any number of days.
+    ``at_most`` days a table, the fullest first, because a file with a wild clock could name any number of days. Rows
+    with labels whose day was dropped stay where retention has put them.
     """
     made = 0
     for parent in (LOGS, PREDICTIONS, HISTORY):
         with transaction(engine) as conn:
             statement = text(
                 f"select (ts at time zone 'UTC')::date as day from millrace.{parent}_default"  # noqa: S608  a constant
-                " group by 1 order by count(*) desc, 1 limit :at_most"
+                " where not millrace.is_kept(:parent, ts, log_id) group by 1 order by count(*) desc, 1 limit :at_most"
             )
-            days = list(conn.execute(statement, {"at_most": at_most}).scalars())
+            days = list(conn.execute(statement, {"parent": parent, "at_most": at_most}).scalars())
         made += ensure(engine, parent, days)
     return made
+
+
+def reach(engine: Engine, *, today: date) -> dict[str, date | None]:
+    """The last day of an unbroken line of partitions from ``today`` on, by table; None where today has none."""
+    reached: dict[str, date | None] = {}
+    with transaction(engine) as conn:
+        for parent in (LOGS, PREDICTIONS, HISTORY):
+            days, day = existing(conn, parent), today
+            while day in days:
+                day += timedelta(days=1)
+            reached[parent] = day - timedelta(days=1) if day > today else None
+    return reached
 
 
 def _midnight(day: date) -> datetime:

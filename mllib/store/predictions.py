@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 import polars as pl
 from sqlalchemy import Connection
@@ -17,6 +17,8 @@ _COPY = (
     "copy millrace.predictions (ts, log_id, run_id, model_version, score, raw_score, detector_id, severity, is_anomaly)"
     " from stdin (format csv)"
 )
+
+_HOUR = timedelta(hours=1)
 
 
 @dataclass(slots=True)
@@ -75,16 +77,8 @@ def write(
     return written
 
 
-def count_hours(
-    conn: Connection, written: Written, *, detector_id: int, run_id: int, superseded: Sequence[Window] = ()
-) -> None:
-    """Brings ``prediction_hours`` up to date with what was written and superseded."""
-    if superseded:
-        conn.execute(queries["predictions.lock_hours"], {"detector_id": detector_id})
-        for name in ("predictions.forget_hours", "predictions.recount_hours"):
-            for window in superseded:
-                conn.execute(queries[name], {"detector_id": detector_id, "start": window.start, "end": window.end})
-        return
+def count_hours(conn: Connection, written: Written, *, detector_id: int, run_id: int) -> None:
+    """Adds what was written to ``prediction_hours``."""
     counts = [
         {
             "detector_id": detector_id,
@@ -98,3 +92,22 @@ def count_hours(
     ]
     if counts:
         conn.execute(queries["predictions.add_hours"], counts)
+
+
+def replace_hours(conn: Connection, window: Window, *, detector_id: int, run_id: int) -> None:
+    """Takes what a run over a window has replaced out of ``prediction_hours``; call it when the run is published.
+
+    Nothing of the other runs is left in the window, so that only the hours at its ends are counted again.
+    """
+    first, last = _hour(window.start), _hour(window.end)
+    cut = sorted({hour for hour, end in ((first, window.start), (last, window.end)) if hour != end})
+    keys = {"detector_id": detector_id}
+    whole = {"start": first + _HOUR if first in cut else first, "end": last, "run_id": run_id}
+    conn.execute(queries["predictions.forget_hours"], {**keys, **whole})
+    for hour in cut:
+        for name in ("predictions.forget_hour", "predictions.recount_hour"):
+            conn.execute(queries[name], {**keys, "hour": hour})
+
+
+def _hour(moment: datetime) -> datetime:
+    return moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)

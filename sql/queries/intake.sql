@@ -2,6 +2,32 @@
 -- Held until the file is in, so that two loads of the same file follow one another.
 select pg_advisory_xact_lock(hashtextextended(:digest, 0));
 
+-- name: earlier
+-- Loads that a file with this first line may continue: their content came to something, a header alone does not count.
+select
+    coalesce(continues, file_id) as first_load, path, source, format, year,
+    loaded_bytes, last_line, content_digest, loaded_at
+from millrace.ingest_files
+where
+    state = 'loaded' and loaded_bytes > 0 and (rows > 0 or rejected > 0 or continues is not null)
+    and (first_line = :first_line or (first_line is null and path = :path))
+order by loaded_bytes desc, file_id desc;
+
+-- name: paths_of_source
+-- Where the loaded files of a source lay.
+select distinct path from millrace.ingest_files where source = :source and state = 'loaded';
+
+-- name: free_source
+-- The first name of the form app.2 that no source has yet.
+with names as (
+    select n, :source || '.' || n as name from generate_series(2, 1000000) as numbers (n)
+)
+
+select names.name from names
+where not exists (select from millrace.ingest_files as f where f.source = names.name and f.state = 'loaded')
+order by names.n
+limit 1;
+
 -- name: loaded
 -- Where and when a file with this digest was loaded.
 select path, source, loaded_at from millrace.ingest_files where digest = :digest and state = 'loaded';
@@ -19,7 +45,9 @@ select pg_advisory_xact_lock(hashtextextended(:source, 1));
 -- name: numbered_by_line
 -- An earlier file of the same source whose line numbers would be those of a new one.
 select path from millrace.ingest_files
-where source = :source and state = 'loaded' and rows > 0 and not own_ids
+where
+    source = :source and state = 'loaded' and rows > 0 and not own_ids
+    and coalesce(continues, file_id) <> :chain
 order by file_id desc limit 1;
 
 -- name: overlapping_ids
@@ -41,8 +69,15 @@ limit 1;
 
 -- name: add_file
 -- Notes a file that is being loaded; its counts follow.
-insert into millrace.ingest_files (path, source, format, digest, bytes, modified_at, state)
-values (:path, :source, :format, :digest, :bytes, :modified_at, 'loaded')
+insert into millrace.ingest_files
+(
+    path, source, format, digest, bytes, modified_at, etag,
+    first_line, content_digest, loaded_bytes, waiting, year, continues, state
+)
+values (
+    :path, :source, :format, :digest, :bytes, :modified_at, :etag,
+    :first_line, :content_digest, :loaded_bytes, :waiting, :year, :continues, 'loaded'
+)
 returning file_id;
 
 -- name: finish_file
@@ -55,15 +90,18 @@ where file_id = :file_id;
 
 -- name: refuse_file
 -- Notes a file that was refused as a whole, and why.
-insert into millrace.ingest_files (path, source, format, digest, bytes, modified_at, state, reason)
-values (:path, :source, :format, :digest, :bytes, :modified_at, 'refused', :reason);
+insert into millrace.ingest_files (path, source, format, digest, bytes, modified_at, etag, state, reason)
+values (:path, :source, :format, :digest, :bytes, :modified_at, :etag, 'refused', :reason);
 
 -- name: skip_file
 -- Notes a file that was skipped, and why, so that it need not be read again; once for each state of the file.
-insert into millrace.ingest_files (path, source, format, digest, bytes, modified_at, state, reason)
-select :path, :source, :format, :digest, :bytes, :modified_at, 'skipped', :reason
+insert into millrace.ingest_files (path, source, format, digest, bytes, modified_at, etag, waiting, state, reason)
+select :path, :source, :format, :digest, :bytes, :modified_at, cast(:etag as text), :waiting, 'skipped', :reason
 where not exists (
-    select from millrace.ingest_files where path = :path and bytes = :bytes and modified_at = :modified_at
+    select from millrace.ingest_files
+    where
+        path = :path and bytes = :bytes and modified_at = :modified_at
+        and etag is not distinct from cast(:etag as text) and waiting = :waiting
 );
 
 -- name: log_ids
@@ -78,6 +116,9 @@ where r.file_id = any(:files)
 group by 1, 2 order by 3 desc limit 5;
 
 -- name: known
--- Files that were loaded or skipped at these paths, or also refused, as they were then.
-select distinct path, bytes, modified_at from millrace.ingest_files
-where path = any(:paths) and (state <> 'refused' or cast(:with_refused as boolean));
+-- Files that were loaded or skipped at these paths, or also refused, as they were then, and have no line that waits.
+select distinct path, bytes, modified_at, etag from millrace.ingest_files
+where
+    path = any(:paths)
+    and (state <> 'refused' or cast(:with_refused as boolean))
+    and (not waiting or modified_at >= :settled_before);

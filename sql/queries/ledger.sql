@@ -6,7 +6,7 @@ select pg_advisory_xact_lock(hashtext('millrace.claim'), :detector_id);
 -- The run with this key, if it was claimed before.
 select
     r.run_id, d.name as detector, r.run_key, r.kind, r.model_version, r.claim_window, r.state, r.claimed, r.scored,
-    r.anomalies
+    r.anomalies, r.plan_id, r.piece
 from millrace.scoring_runs as r
 join millrace.detectors as d using (detector_id)
 where r.detector_id = :detector_id and r.run_key = :run_key;
@@ -15,14 +15,14 @@ where r.detector_id = :detector_id and r.run_key = :run_key;
 -- One run by its number.
 select
     r.run_id, d.name as detector, r.run_key, r.kind, r.model_version, r.claim_window, r.state, r.claimed, r.scored,
-    r.anomalies
+    r.anomalies, r.plan_id, r.piece
 from millrace.scoring_runs as r
 join millrace.detectors as d using (detector_id)
 where r.run_id = :run_id;
 
 -- name: open_run
--- The run of a detector that is claimed and not finished; there is at most one.
-select run_id from millrace.scoring_runs where detector_id = :detector_id and state = 'open';
+-- The run of a detector that is claimed and not finished; there is at most one, or the pieces of one plan.
+select run_id from millrace.scoring_runs where detector_id = :detector_id and state = 'open' and piece = 0;
 
 -- name: last_snapshot
 -- What the last claim of new rows had seen. Before the first: a snapshot that sees nothing.
@@ -38,6 +38,10 @@ select coalesce(
 -- name: current_snapshot
 -- What is committed now.
 select pg_current_snapshot()::text;
+
+-- name: now
+-- The time of the database's clock.
+select clock_timestamp();
 
 -- name: scored_by_windows
 -- Windows that were scored since the last claim of new rows: their rows are not new any more, as far as they saw them.
@@ -64,14 +68,18 @@ lock table millrace.logs_default in access share mode;
 -- name: insert_run
 -- Stores a claim.
 insert into millrace.scoring_runs
-(detector_id, run_key, kind, model_version, previous_snapshot, snapshot, claim_window, claimed, state, finished_at)
+(
+    detector_id, run_key, kind, model_version, previous_snapshot, snapshot, claim_window, claimed, state, finished_at,
+    plan_id, piece
+)
 values (
     :detector_id, :run_key, :kind, :model_version,
     cast(:previous as pg_snapshot), cast(:snapshot as pg_snapshot),
     case when :kind = 'window' then tstzrange(:window_start, :window_end) end,
-    cast(:claimed as bigint),
-    case when cast(:claimed as bigint) = 0 then 'done' else 'open' end,
-    case when cast(:claimed as bigint) = 0 then now() end
+    :claimed,
+    case when :nothing_to_do then 'done' else 'open' end,
+    case when :nothing_to_do then clock_timestamp() end,
+    :plan_id, :piece
 )
 returning run_id;
 
@@ -82,7 +90,7 @@ values (:run_id, :shard, cast(:ranges as tstzmultirange), :claimed);
 
 -- name: list_shards
 -- The parts of a run, in order.
-select shard, claimed, finished_at is not null as done,
+select run_id, shard, claimed, finished_at is not null as done,
     lower(ranges) as starts, upper(ranges) as ends
 from millrace.scoring_shards where run_id = :run_id order by shard;
 
@@ -102,12 +110,65 @@ update millrace.scoring_shards
 set scored = :scored, anomalies = :anomalies, finished_at = now()
 where run_id = :run_id and shard = :shard;
 
--- name: finish_run
--- Closes a run whose shards are all in, with their sums. Changes nothing while one is missing.
+-- name: lock_group
+-- The runs that are published together with this one: the pieces of its plan, or it alone. Held until the end.
+select r.run_id, r.detector_id, r.kind, r.state, r.claim_window
+from millrace.scoring_runs as r
+join millrace.scoring_runs as this on r.run_id = this.run_id or r.plan_id = this.plan_id
+where this.run_id = :run_id
+order by r.run_id
+for no key update of r;
+
+-- name: missing_shards
+-- How many shards of these runs are not in.
+select count(*) from millrace.scoring_shards where run_id = any(:run_ids) and finished_at is null;
+
+-- name: publish
+-- Closes runs whose shards are all in, with their sums, at one moment: from it on their predictions are current. The
+-- moment is the last thing before the commit, and later than every earlier one of the detector, whatever the clock does.
+with moment as materialized (
+    select greatest(clock_timestamp(), max(finished_at) + interval '1 microsecond') as published_at
+    from millrace.scoring_runs where detector_id = :detector_id
+)
+
 update millrace.scoring_runs as r
-set state = 'done', finished_at = clock_timestamp(), scored = t.scored, anomalies = t.anomalies
-from (
-    select count(*) filter (where finished_at is null) as missing, sum(scored) as scored, sum(anomalies) as anomalies
-    from millrace.scoring_shards where run_id = :run_id
-) as t
-where r.run_id = :run_id and r.state = 'open' and t.missing = 0;
+set
+    state = 'done',
+    finished_at = moment.published_at,
+    scored = coalesce((select sum(s.scored) from millrace.scoring_shards as s where s.run_id = r.run_id), 0),
+    anomalies = coalesce((select sum(s.anomalies) from millrace.scoring_shards as s where s.run_id = r.run_id), 0)
+from moment
+where r.run_id = any(:run_ids);
+
+-- name: uncovered_hours
+-- Hours of a range whose event times no published run over a window covers in full, or that an open one touches.
+with runs as (
+    select
+        range_agg(claim_window) filter (where state = 'done') as done,
+        range_agg(claim_window) filter (where state = 'open') as open
+    from millrace.scoring_runs
+    where
+        detector_id = :detector_id and kind = 'window' and claim_window && tstzrange(:start, :end)
+        and claimed_at >= coalesce(cast(:since as timestamptz), '-infinity')
+),
+
+hours as (
+    select greatest(h, :start) as starts, least(h + interval '1 hour', :end) as ends
+    from generate_series(date_trunc('hour', cast(:start as timestamptz), 'UTC'), :end, interval '1 hour') as h
+    where h < :end
+),
+
+lines as (
+    select date_trunc('hour', ts, 'UTC') as hour, count(*) as rows
+    from millrace.logs where ts >= :start and ts < :end group by 1
+)
+
+select
+    h.starts, h.ends, coalesce(l.rows, 0) as rows, coalesce(r.open && tstzrange(h.starts, h.ends), false) as open
+from hours as h
+cross join runs as r
+left join lines as l on l.hour = date_trunc('hour', h.starts, 'UTC')
+where
+    not coalesce(r.done @> tstzrange(h.starts, h.ends), false)
+    or coalesce(r.open && tstzrange(h.starts, h.ends), false)
+order by 1;

@@ -3,8 +3,8 @@
 select
     (select count(*) from millrace.logs) as rows,
     (select count(*) from millrace.labels_current where subject = 'logs') as labels,
-    (select coalesce(sum(rows), 0)::bigint from millrace.prediction_hours) as scored,
-    (select coalesce(sum(anomalies), 0)::bigint from millrace.prediction_hours) as anomalies;
+    (select coalesce(sum(rows), 0)::bigint from analytics.scoring_hourly) as scored,
+    (select coalesce(sum(anomalies), 0)::bigint from analytics.scoring_hourly) as anomalies;
 
 -- name: champions
 -- The model in production of each detector, with its F1 where the gate measured one.

@@ -108,3 +108,9 @@ values (
     :decided_by
 )
 returning decision_id;
+
+-- name: holdout_looks
+-- How many verdicts of the gate on a detector's candidates have come from the same rows and labels so far.
+select count(*)
+from millrace.promotion_decisions as p join millrace.detectors as d using (detector_id)
+where d.name = :detector and p.holdout_hash = :holdout_hash and p.kind = 'gate';

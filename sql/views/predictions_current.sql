@@ -12,7 +12,7 @@ select
     p.is_anomaly,
     (array['normal', 'low', 'medium', 'high', 'critical'])[p.severity + 1] as severity,
     p.model_version,
-    coalesce(r.finished_at, r.claimed_at) as scored_at,
+    r.finished_at as scored_at,
     p.explanation,
     p.raw_score,
     l.host,
@@ -21,10 +21,25 @@ select
     l.response_time_ms,
     l.status_code,
     p.run_id
-from millrace.predictions as p
+from (
+    select
+        detector_id, ts, log_id, run_id, model_version, score, raw_score, severity, is_anomaly, explanation,
+        0 as superseded_by
+    from millrace.predictions
+    union all
+    select
+        detector_id, ts, log_id, run_id, model_version, score, raw_score, severity, is_anomaly, explanation,
+        superseded_by
+    from millrace.predictions_history
+) as p
 join millrace.detectors as d on p.detector_id = d.detector_id
 join millrace.scoring_runs as r on p.run_id = r.run_id
-join millrace.logs as l on p.ts = l.ts and p.log_id = l.log_id;
+join millrace.logs as l on p.ts = l.ts and p.log_id = l.log_id
+where
+    -- A run counts from its publication, when all its shards are in. Until then its predictions are not current, and
+    -- what they replaced still is. As an array, so that the history is asked by index, and only for runs that are open.
+    r.state = 'done'
+    and p.superseded_by = any(array(select run_id from millrace.scoring_runs where state = 'open') || 0);
 
 comment on view analytics.predictions_current is 'Grain: one log line and detector, with what the detector believes of it now. Always filter by ts: the tables beneath are partitioned by day.';
 comment on column analytics.predictions_current.detector is 'Name of the detector.';
@@ -38,7 +53,7 @@ comment on column analytics.predictions_current.score is 'Calibrated score, 0 to
 comment on column analytics.predictions_current.is_anomaly is 'Whether the detector calls it an anomaly.';
 comment on column analytics.predictions_current.severity is 'normal (below 0.6), low (0.7), medium (0.8), high (0.9) or critical.';
 comment on column analytics.predictions_current.model_version is 'Version that said so.';
-comment on column analytics.predictions_current.scored_at is 'When it said so.';
+comment on column analytics.predictions_current.scored_at is 'When the run that said so was published.';
 comment on column analytics.predictions_current.explanation is 'Which features made it an anomaly, where the detector explains.';
 comment on column analytics.predictions_current.raw_score is 'Score as the estimator gave it.';
 comment on column analytics.predictions_current.host is 'Host that wrote the line.';

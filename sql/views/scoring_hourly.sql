@@ -9,6 +9,8 @@ select
     max(h.max_score) as max_score
 from millrace.prediction_hours as h
 join millrace.detectors as d on h.detector_id = d.detector_id
+join millrace.scoring_runs as r on h.run_id = r.run_id
+where r.state = 'done'
 group by 1, 2;
 
 comment on view analytics.scoring_hourly is 'Grain: one detector and hour (UTC) of event time with predictions. Answers totals at once, without touching predictions.';

@@ -13,7 +13,8 @@ select
     r.scored,
     r.anomalies,
     r.claimed_at,
-    r.finished_at
+    r.finished_at,
+    r.plan_id
 from millrace.scoring_runs as r
 join millrace.detectors as d on r.detector_id = d.detector_id;
 
@@ -30,4 +31,5 @@ comment on column analytics.scoring_runs.claimed is 'Rows claimed.';
 comment on column analytics.scoring_runs.scored is 'Rows scored.';
 comment on column analytics.scoring_runs.anomalies is 'Anomalies among them.';
 comment on column analytics.scoring_runs.claimed_at is 'When the claim was stored.';
-comment on column analytics.scoring_runs.finished_at is 'When all was in.';
+comment on column analytics.scoring_runs.finished_at is 'When all was in, and the predictions became the current ones.';
+comment on column analytics.scoring_runs.plan_id is 'Plan of re-scoring that it carries out, or a part of it.';

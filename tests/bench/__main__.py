@@ -9,9 +9,10 @@ from pathlib import Path
 
 import psutil
 
-from tests.bench import bgl, hdfs, speed
+from tests.bench import backfill, bgl, gate, hdfs, speed
 
-BENCHMARKS = {"speed": speed.run, "bgl": bgl.run, "hdfs": hdfs.run}
+BENCHMARKS = {"speed": speed.run, "gate": gate.run, "backfill": backfill.run, "bgl": bgl.run, "hdfs": hdfs.run}
+NEED_DATA = ("bgl", "hdfs")
 
 
 def main() -> None:
@@ -19,7 +20,7 @@ def main() -> None:
     parser.add_argument("name", nargs="?", default="speed", choices=sorted(BENCHMARKS), help="default: speed")
     parser.add_argument("--data", type=Path, help="folder of the data set, for bgl and hdfs")
     chosen = parser.parse_args()
-    if chosen.name != "speed" and chosen.data is None:
+    if chosen.name in NEED_DATA and chosen.data is None:
         parser.error(f"{chosen.name} needs --data FOLDER: the data is not part of the project")
     memory = psutil.virtual_memory().total / 2**30
     print(f"Machine   {psutil.cpu_count()} cores, {memory:.0f} GiB, {platform.system()} {platform.machine()}")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -63,6 +64,44 @@ def test_what_contradicts_itself_is_refused(
 ) -> None:
     with pytest.raises(BadInput, match=message):
         common.scoring_window(run_type, partition_key, params)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "hours"),
+    [
+        # Berlin puts its clocks back at 03:00: the hour from 02:00 comes twice, and a day has 25.
+        ("2025-10-26T02:00:00+02:00", "2025-10-26T02:00:00+01:00", 1),
+        ("2025-10-26T02:30:00+02:00", "2025-10-26T02:30:00+01:00", 1),
+        ("2025-10-26T00:00:00+02:00", "2025-10-27T00:00:00+01:00", 25),
+        # In spring the hour from 02:00 is left out, and a day has 23.
+        ("2026-03-29T01:59:00+01:00", "2026-03-29T03:59:00+02:00", 1),
+        ("2026-03-29T00:00:00+01:00", "2026-03-30T00:00:00+02:00", 23),
+        # Without an offset it is UTC, which knows no such days.
+        ("2025-10-26T00:00:00", "2025-10-27T00:00:00", 24),
+        ("2026-03-29T02:30:00", "2026-03-29T03:30:00", 1),
+    ],
+)
+def test_the_clock_change_of_a_place_changes_no_window(common: Any, start: str, end: str, hours: int) -> None:
+    window = common.scoring_window("manual", None, {"from": start, "to": end})
+    assert window.length == timedelta(hours=hours)
+    assert window == common.window_param({"from": start, "to": end})
+    # By the place's own clock, as a program would give it.
+    berlin = [datetime.fromisoformat(text).astimezone(ZoneInfo("Europe/Berlin")) for text in (start, end)]
+    if all("+" in text for text in (start, end)):
+        assert Window(*berlin) == window
+
+
+def test_each_of_the_two_hours_is_a_partition_of_its_own(common: Any) -> None:
+    first, second = (
+        common.scoring_window("backfill", f"2025-10-26T02:00:00{offset}", {}) for offset in ("+02:00", "+01:00")
+    )
+    assert first.end == second.start
+    assert first.length == second.length == timedelta(hours=1)
+
+
+def test_rescoring_needs_a_window(common: Any) -> None:
+    with pytest.raises(BadInput, match="number of a `plan`"):
+        common.window_param({"from": None, "to": None})
 
 
 def test_as_of_is_the_parameter_then_the_interval_then_when_it_was_due(common: Any) -> None:

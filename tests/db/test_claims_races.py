@@ -73,7 +73,7 @@ def test_the_first_claims_of_a_new_detector_at_once(engine: Engine) -> None:
 
 
 def test_shards_of_a_window_run_in_the_same_hour_are_counted_in_parallel(engine: Engine, champion: int) -> None:
-    """Whichever of two shards commits last must not count the hour as it was before the other."""
+    """Both add to the count of the same hour, one while the other is not committed."""
     insert_logs(engine, 1_200)
     claimed, _ = scoring.claim(engine, DETECTOR, "k", window=Window(START, START + HOUR), shard_rows=600)
     assert len(claimed.shards) == 2
@@ -92,13 +92,15 @@ def test_shards_of_a_window_run_in_the_same_hour_are_counted_in_parallel(engine:
             ),
             {"run": run_id, "version": champion, "detector": taken.detector_id, "until": taken.ranges[-1].end},
         )
-        predictions.count_hours(slow, predictions.Written(rows=600), superseded=taken.ranges, **keys)
+        written = predictions.Written(rows=taken.claimed, hours={START: (taken.claimed, 0, 0.1)})
+        predictions.count_hours(slow, written, **keys)
         other = threading.Thread(target=lambda: scored.append(scoring.score_shard(engine, run_id, 1)))
         other.start()
         wait_for_lock(engine)
         ledger.finish_shard(slow, run_id, 0, scored=taken.claimed, anomalies=0)
     other.join()
     assert scored[0][0] + taken.claimed == 1_200
+    assert scoring.publish(engine, run_id).scored == 1_200
     assert hours_kept(engine) == hours_recounted(engine)
 
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
+from itertools import pairwise
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 from sqlalchemy import Engine
 
 from mllib.jobs import scoring
@@ -19,67 +25,36 @@ from tests.db.scoring_factories import (
     make_partitions,
     predictions_hash,
     promote_model,
+    rows,
 )
 from tests.factories import START
 
-ROWS = 6_000
+ROWS = 600
 MINUTE = timedelta(minutes=1)
+LAST_MINUTE = 110
 
 
-def in_one_go(engine: Engine) -> None:
-    scoring.score(engine, DETECTOR)
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """A way to come to the same predictions: how the claim is cut, in which order, and what goes wrong."""
+
+    shard_rows: int
+    chunk_rows: int
+    order: int  # seed of the order of the shards
+    failing: frozenset[int] = frozenset()  # shards, modulo their number, that fail once after they have written
+    cuts: tuple[int, ...] | None = None  # seconds at which the time is cut into windows; None claims the new rows
+    again: bool = False  # score it all once more, as one window
 
 
-def in_shards_of(rows: int) -> Callable[[Engine], None]:
-    def score(engine: Engine) -> None:
-        claimed, _ = scoring.claim(engine, DETECTOR, "k", shard_rows=rows)
-        assert len(claimed.shards) > 1
-        scoring.finish(engine, claimed.run.run_id)
-
-    return score
-
-
-def last_shard_first(engine: Engine) -> None:
-    claimed, _ = scoring.claim(engine, DETECTOR, "k", shard_rows=900)
-    for shard in reversed(claimed.shards):
-        scoring.score_shard(engine, claimed.run.run_id, shard.shard)
-    scoring.finish(engine, claimed.run.run_id)
-
-
-def by_windows(engine: Engine) -> None:
-    for begin, end in ((20.5, 43), (0, 20.5), (60, 61), (43, 60), (61, 500)):
-        scoring.score(engine, DETECTOR, window=Window(START + begin * MINUTE, START + end * MINUTE))
-
-
-def the_first_half_twice(engine: Engine) -> None:
-    scoring.score(engine, DETECTOR, window=Window(START + 2 * MINUTE, START + 40.3 * MINUTE))
-    scoring.score(engine, DETECTOR)
-    scoring.score(engine, DETECTOR, window=Window(START - MINUTE, START + 33 * MINUTE))
-
-
-def after_a_failure(engine: Engine) -> None:
-    """The first attempt at a shard breaks off after it has written; what commits meanwhile must not be seen."""
-    claimed, _ = scoring.claim(engine, DETECTOR, "k", shard_rows=2_500)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mllib.store.ledger.finish_shard", lambda *_, **__: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            scoring.score_shard(engine, claimed.run.run_id, 1)
-    late = insert_logs(engine, 500, step=timedelta(seconds=7))
-    scoring.finish(engine, claimed.run.run_id)
-    with transaction(engine) as conn:
-        # Out of the comparison again, and out of the account.
-        conn.exec_driver_sql("delete from millrace.logs where log_id = any(%s)", (late,))
-
-
-WAYS = [
-    in_shards_of(100),
-    in_shards_of(999),
-    in_shards_of(4_000),
-    last_shard_first,
-    by_windows,
-    the_first_half_twice,
-    after_a_failure,
-]
+ways = st.builds(
+    Way,
+    shard_rows=st.integers(60, 700),
+    chunk_rows=st.integers(5, 700),
+    order=st.integers(0, 1_000),
+    failing=st.frozensets(st.integers(0, 20), max_size=4),
+    cuts=st.none() | st.lists(st.integers(0, LAST_MINUTE * 60), max_size=3, unique=True).map(tuple),
+    again=st.booleans(),
+)
 
 
 @pytest.fixture
@@ -87,46 +62,107 @@ def filled(engine: Engine) -> Engine:
     """Rows with quiet spells, dense spells, and several at one instant."""
     make_partitions(engine)
     promote_model(engine)
-    insert_logs(engine, 3_000, step=timedelta(milliseconds=700))
-    insert_logs(engine, 2_000, start=START + 42 * MINUTE, step=timedelta(milliseconds=450), first=50)
-    insert_logs(engine, 900, start=START + 43 * MINUTE, step=timedelta(seconds=30), first=9)
-    insert_logs(engine, 100, start=START + 50 * MINUTE, step=timedelta(0), first=7)
+    insert_logs(engine, 250, step=timedelta(seconds=4))
+    insert_logs(engine, 240, start=START + 42 * MINUTE, step=timedelta(milliseconds=450), first=50)
+    insert_logs(engine, 80, start=START + 43 * MINUTE, step=timedelta(seconds=45), first=9)
+    insert_logs(engine, 30, start=START + 50 * MINUTE, step=timedelta(0), first=7)
     return engine
 
 
-def test_whatever_the_way_the_predictions_are_the_same(filled: Engine) -> None:
-    """One database, so that the ids are the same; emptied between the ways."""
-    in_one_go(filled)
+@pytest.fixture
+def in_one_go(filled: Engine) -> str:
+    """The hash of all predictions, made in one shard and one frame."""
+    scoring.score(filled, DETECTOR)
     check_accounts(filled, scored=ROWS)
-    expected = predictions_hash(filled)
-    for way in WAYS:
-        _forget(filled)
-        way(filled)
-        assert predictions_hash(filled) == expected, way
+    return predictions_hash(filled)
 
 
-@pytest.mark.parametrize("chunk_rows", [211, 1_000])
-def test_the_size_of_a_chunk_changes_nothing(filled: Engine, chunk_rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    in_one_go(filled)
-    expected = predictions_hash(filled)
+@settings(
+    max_examples=10,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    # One database for all examples, so that the ids are the same; it is emptied between them.
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(way=ways)
+@example(way=Way(shard_rows=30, chunk_rows=1, order=3))
+@example(way=Way(shard_rows=100, chunk_rows=7, order=0, failing=frozenset(range(20))))
+@example(way=Way(shard_rows=90, chunk_rows=64, order=5, cuts=(630, 2_580, 3_000), again=True))
+def test_whatever_the_way_the_predictions_are_the_same(filled: Engine, in_one_go: str, way: Way) -> None:
     _forget(filled)
+    go(filled, way)
+    assert predictions_hash(filled) == in_one_go
+    check_accounts(filled, scored=ROWS, ever=2 * ROWS if way.again else ROWS)
+
+
+def go(engine: Engine, way: Way) -> None:
+    """Scores all rows that way."""
+    with in_chunks_of(way.chunk_rows):
+        for number, window in enumerate(windows(way.cuts)):
+            claimed, _ = scoring.claim(engine, DETECTOR, f"{number}", window=window, shard_rows=way.shard_rows)
+            order = sorted(claimed.shards, key=lambda shard: hash((way.order, shard.shard)))
+            for shard in order:
+                if shard.shard % 21 in way.failing:
+                    fail(engine, claimed.run.run_id, shard.shard)
+                scoring.score_shard(engine, claimed.run.run_id, shard.shard)
+            scoring.finish(engine, claimed.run.run_id)
+        if way.again:
+            scoring.score(engine, DETECTOR, window=Window(START, START + LAST_MINUTE * MINUTE))
+
+
+def windows(cuts: Sequence[int] | None) -> list[Window | None]:
+    """The time in pieces, the last one first; or no window at all."""
+    if cuts is None:
+        return [None]
+    borders = [START - MINUTE, *sorted(START + timedelta(seconds=cut) for cut in cuts), START + LAST_MINUTE * MINUTE]
+    return [Window(begin, end) for begin, end in pairwise(borders)][::-1]
+
+
+def fail(engine: Engine, run_id: int, shard: int) -> None:
+    """An attempt at a shard that breaks off after it has written. What commits meanwhile must not be seen later."""
+
+    def breaks_off(*_: Any, **__: Any) -> None:
+        raise InterruptedError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mllib.store.ledger.finish_shard", breaks_off)
+        with pytest.raises(InterruptedError):
+            scoring.score_shard(engine, run_id, shard)
+
+
+@contextmanager
+def in_chunks_of(chunk_rows: int) -> Iterator[None]:
+    """Rows are read in frames of this size."""
     assert logs.stream.__kwdefaults__ is not None
-    monkeypatch.setitem(logs.stream.__kwdefaults__, "chunk_rows", chunk_rows)
-    in_one_go(filled)
-    assert predictions_hash(filled) == expected
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(logs.stream.__kwdefaults__, "chunk_rows", chunk_rows)
+        yield
 
 
-def test_rows_that_come_before_others_are_their_context(filled: Engine) -> None:
+def test_what_commits_after_the_claim_changes_nothing_of_it(filled: Engine, in_one_go: str) -> None:
+    _forget(filled)
+    claimed, _ = scoring.claim(filled, DETECTOR, "k", shard_rows=90)
+    assert len(claimed.shards) > 5
+    scoring.score_shard(filled, claimed.run.run_id, 2)
+    late = insert_logs(filled, 500, step=timedelta(seconds=7))
+    fail(filled, claimed.run.run_id, 1)
+    scoring.finish(filled, claimed.run.run_id)
+    assert rows(filled, "select count(*) from millrace.predictions where log_id = any(:late)", late=late) == [(0,)]
+    assert predictions_hash(filled) == in_one_go
+    assert scoring.score(filled, DETECTOR).scored == 500
+    check_accounts(filled)
+
+
+def test_rows_that_come_before_others_are_their_context(filled: Engine, in_one_go: str) -> None:
     """The hash is no constant: with other rows around it, a row scores otherwise."""
-    in_one_go(filled)
-    expected = predictions_hash(filled)
     _forget(filled)
     with transaction(filled) as conn:
-        ids = insert_logs(conn, 2_000, step=timedelta(milliseconds=700), first=1)
-    in_one_go(filled)
+        ids = insert_logs(conn, 500, step=timedelta(milliseconds=700), first=1)
+    scoring.score(filled, DETECTOR)
     with transaction(filled) as conn:
         conn.exec_driver_sql("delete from millrace.predictions where log_id = any(%s)", (ids,))
-    assert predictions_hash(filled) != expected
+    assert predictions_hash(filled) != in_one_go
 
 
 def _forget(engine: Engine) -> None:

@@ -194,3 +194,54 @@ def test_a_replay_counts_from_its_as_of(shop: Engine) -> None:
     champion_at = "select millrace.champion_at('log_anomaly', :moment)"
     assert scalar(shop, champion_at, moment=as_of - timedelta(seconds=1)) is None
     assert scalar(shop, champion_at, moment=as_of) == 1
+
+
+def test_a_better_candidate_that_fails_one_service_is_refused_by_its_name(shop: Engine) -> None:
+    """All lines of one service are labelled anomalies, of which a champion that flags much finds more."""
+    version = fit_candidate(shop, DETECTOR, trained_by="test")
+    model = stored_model(shop, version)
+    make_champion_like(shop, version, model.with_threshold(model.expected_threshold(0.3)))
+    holdout = version_row(shop, version)["holdout_window"]
+    labelled = change(
+        shop,
+        "insert into millrace.labels (ts, row_id, label, origin) select ts, log_id, '1', 'import' from millrace.logs"
+        " where service = 'payments' and ts >= :a and ts < :b",
+        a=holdout.lower,
+        b=holdout.upper,
+    )
+    report = judge_candidate(shop, DETECTOR, version, decided_by="test")
+    assert report.candidate_f1 is not None
+    assert report.champion_f1 is not None
+    assert report.candidate_f1 > report.champion_f1
+    assert report.verdict is Verdict.REFUSE
+    assert "clearly worse than the champion for service payments (F1 " in report.reason
+    figures = decisions(shop)[-1]["figures"]
+    assert [gate["name"] for gate in figures["gates"] if not gate["passed"]] == ["slices"]
+    segments = {(s["dimension"], s["value"]): s for s in figures["segments"]}
+    assert segments["service", "payments"]["positives"] == labelled
+    for dimension in ("service", "level"):
+        parts = [s for (of, _), s in segments.items() if of == dimension]
+        assert sum(s["rows"] for s in parts) == report.holdout_rows
+        assert sum(s["positives"] for s in parts) == report.holdout_positives
+
+
+def test_rows_without_service_and_level_are_a_segment_of_their_own(shop: Engine) -> None:
+    run(shop)
+    change(shop, "update millrace.logs set service = null, level = null where service = 'mailer'")
+    run(shop)
+    segments = decisions(shop)[-1]["figures"]["segments"]
+    assert {"service", "level"} == {s["dimension"] for s in segments if s["value"] == "(none)" and s["rows"] > 0}
+    assert "mailer" not in {s["value"] for s in segments}
+
+
+def test_significance_is_told_beside_the_verdict_and_looks_at_the_holdout_are_counted(shop: Engine) -> None:
+    first, again = run(shop), run(shop)
+    assert first.holdout_hash == again.holdout_hash
+    figures = [row["figures"] for row in decisions(shop)]
+    assert [f["holdout_looks"] for f in figures] == [1, 2]
+    # The first has no rival, and the second is the same model again.
+    assert (figures[0]["permutation_p"], figures[0]["mcnemar_p"], figures[0]["segments"]) == (None, None, [])
+    assert (figures[1]["permutation_p"], figures[1]["mcnemar_p"]) == (1.0, 1.0)
+    elsewhere = run(shop, as_of=END - timedelta(days=2))
+    assert elsewhere.holdout_hash != first.holdout_hash
+    assert decisions(shop)[-1]["figures"]["holdout_looks"] == 1

@@ -9,7 +9,8 @@ import pytest
 from sqlalchemy import Engine
 
 from mllib.errors import BadInput
-from mllib.jobs.intake import ingest, label
+from mllib.jobs.intake import ingest
+from mllib.jobs.labelling import label
 from mllib.slices import HOUR
 from mllib.store import labels, logs
 from mllib.store.database import transaction

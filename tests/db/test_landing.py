@@ -9,12 +9,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine
 
 from mllib.errors import BadInput
-from mllib.jobs.intake import ingest, landed, pending
+from mllib.jobs import intake as intake_job
+from mllib.jobs.intake import ingest
+from mllib.jobs.landing import landed, pending
 from tests.db.factories import json_line, rows, scalar, write_lines
 
 LOAD = """
@@ -133,14 +136,16 @@ def test_a_file_that_changes_while_it_is_read_is_not_loaded(
     engine: Engine, landing: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_lines(landing / "a.jsonl", json_line(1))
+    survey = intake_job.survey
 
-    def digest_then_grow(_: Path) -> str:
-        with path.open("a") as file:
-            file.write(json_line(2))
-        return "0" * 64
+    def survey_then_rewrite(*arguments: Any, **keys: Any) -> Any:
+        found = survey(*arguments, **keys)
+        write_lines(path, json_line(1), json_line(2))
+        path.write_bytes(path.read_bytes().replace(b"request 1", b"request 7"))
+        return found
 
     with monkeypatch.context() as patched:
-        patched.setattr("mllib.jobs.intake.digest", digest_then_grow)
+        patched.setattr(intake_job, "survey", survey_then_rewrite)
         with pytest.raises(BadInput, match=r"changed while it was read, none .*\.part"):
             ingest(engine, [path])
     assert scalar(engine, "select count(*) from millrace.logs") == 0

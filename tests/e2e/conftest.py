@@ -74,6 +74,11 @@ class Run:
         return self.stack.api.xcom(self.dag_id, self.run_id, task_id, key=key)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The main job comes first, however the files are named: it begins with an empty stack, the others do not mind."""
+    items.sort(key=lambda item: "e2e" in item.path.parts and item.path.name != "test_main_job.py")
+
+
 @pytest.fixture(scope="session")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     home = tmp_path_factory.mktemp("stack")

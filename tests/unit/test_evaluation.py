@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from sklearn import metrics as sk
 
 from mllib.evaluation import (
@@ -18,6 +19,7 @@ from mllib.evaluation import (
     holdout_hash,
     paired_cluster_bootstrap,
     smallest_detectable_difference,
+    widening,
 )
 
 labelled_scores = st.lists(st.tuples(st.integers(0, 1), st.integers(-3, 3)), max_size=40)
@@ -140,6 +142,16 @@ def make_bursts(seed: int, clusters: int = 60) -> tuple[np.ndarray, np.ndarray, 
     return labels, candidate, champion, codes
 
 
+def percentiles(found: BootstrapDifference) -> tuple[float, float]:
+    """The interval before it was widened for few clusters."""
+    assert found.lower is not None
+    assert found.upper is not None
+    assert found.effective_clusters is not None
+    wider = widening(found.effective_clusters)
+    below, above = (found.difference - found.lower) / wider, (found.upper - found.difference) / wider
+    return found.difference - below, found.difference + above
+
+
 def test_the_bootstrap_agrees_with_resampling_clusters_row_by_row() -> None:
     labels, candidate, champion, codes = make_bursts(1)
     ours = paired_cluster_bootstrap(labels, candidate, champion, codes, resamples=4000)
@@ -150,12 +162,11 @@ def test_the_bootstrap_agrees_with_resampling_clusters_row_by_row() -> None:
         rows = np.concatenate([rows_of[i] for i in rng.integers(0, len(rows_of), len(rows_of))])
         drawn.append(brute_f1(labels[rows], candidate[rows]) - brute_f1(labels[rows], champion[rows]))
     assert ours.difference == pytest.approx(brute_f1(labels, candidate) - brute_f1(labels, champion))
-    assert ours.lower is not None
-    assert ours.upper is not None
+    lower, upper = percentiles(ours)
     assert ours.standard_error == pytest.approx(np.std(drawn), rel=0.06)
     spread = np.std(drawn)
-    assert abs(ours.lower - np.quantile(drawn, 0.05)) < 0.15 * spread
-    assert abs(ours.upper - np.quantile(drawn, 0.95)) < 0.15 * spread
+    assert abs(lower - np.quantile(drawn, 0.05)) < 0.15 * spread
+    assert abs(upper - np.quantile(drawn, 0.95)) < 0.15 * spread
     # Rows taken for independent would look much surer: clusters are what makes the interval honest.
     by_row = paired_cluster_bootstrap(labels, candidate, champion, np.arange(labels.size), resamples=4000)
     assert by_row.standard_error is not None
@@ -200,7 +211,7 @@ def test_many_distinct_clusters_drawn_in_blocks_give_the_interval_of_one_draw() 
     totals = np.random.default_rng(3).multinomial(n, vectors[1] / n, size=2000) @ vectors[0]
     new = 2 * totals[:, 0] / (totals[:, 1] + totals[:, 4])
     old = 2 * totals[:, 2] / (totals[:, 3] + totals[:, 4])
-    assert (found.lower, found.upper) == pytest.approx(tuple(np.quantile(new - old, [0.05, 0.95])))
+    assert percentiles(found) == pytest.approx(tuple(np.quantile(new - old, [0.05, 0.95])))
 
 
 def test_identical_models_differ_by_nothing() -> None:
@@ -229,3 +240,47 @@ def test_no_alarm_and_no_anomaly_is_an_f1_of_zero_in_every_resample() -> None:
 def test_the_smallest_detectable_difference_follows_its_formula() -> None:
     spread = BootstrapDifference(difference=0.1, lower=0.0, upper=0.2, standard_error=0.02, resamples=1, clusters=9)
     assert smallest_detectable_difference(spread) == pytest.approx((1.645 + 0.84) * 0.02)
+
+
+@pytest.mark.parametrize("clusters", [3.0, 3.7, 5.0, 12.4, 80.0, 900.0])
+def test_few_clusters_widen_the_interval_as_students_t_does(clusters: float) -> None:
+    assert widening(clusters) == pytest.approx(stats.t.ppf(0.95, clusters - 1) / stats.norm.ppf(0.95), rel=1e-4)
+
+
+def test_the_widening_has_bounds() -> None:
+    assert widening(0.0) == widening(2.0) == widening(3.0)
+    assert widening(1e9) == pytest.approx(1.0, abs=0.001)
+
+
+def test_effective_clusters_are_those_that_tell_the_models_apart() -> None:
+    # 20 bursts of 5 anomalous lines: both models find 12 of them, and each another 4.
+    codes = np.repeat(np.arange(500), 5)
+    labels = codes < 20
+    candidate, champion = codes < 16, (codes < 12) | ((codes >= 16) & labels)
+    found = paired_cluster_bootstrap(labels, candidate, champion, codes)
+    assert (found.clusters, found.difference) == (500, 0.0)
+    assert found.effective_clusters == pytest.approx(8.0)
+    # One burst of 50 lines outweighs all others.
+    codes[np.flatnonzero(codes == 13)[0] :][:50] = 13
+    labels, candidate, champion = codes < 20, codes < 16, (codes < 12) | ((codes >= 16) & (codes < 20))
+    heavy = paired_cluster_bootstrap(labels, candidate, champion, codes)
+    assert heavy.effective_clusters is not None
+    assert heavy.effective_clusters < 2
+
+
+def test_three_bursts_that_agree_prove_nothing_and_six_do() -> None:
+    """Chance alone makes 3 bursts agree 1 time in 8, and 6 of them 1 time in 64."""
+    codes = np.repeat(np.arange(400), 10)
+    labels = codes < 20
+    for bursts, sure in ((3, False), (6, True)):
+        champion = labels & (codes >= bursts)
+        found = paired_cluster_bootstrap(labels, labels, champion, codes)
+        assert found.lower is not None
+        assert (found.lower > 0) is sure
+
+
+def test_bounds_stay_within_what_a_difference_can_be() -> None:
+    labels = np.arange(60) % 6 == 0
+    found = paired_cluster_bootstrap(labels, labels, labels & (np.arange(60) < 10), np.arange(60) // 6)
+    assert found.upper is not None
+    assert found.upper <= 1.0

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from mllib.errors import BadInput
 from mllib.ingest import format_named, formats
-from mllib.ingest.reader import Batch, Reject, digest, read, source_name
-from mllib.ingest.stream import OTHER_ARCHIVES
+from mllib.ingest.reader import Batch, Reject, read, source_name
+from mllib.ingest.stream import OTHER_ARCHIVES, PACKED
 
 TS = "2031-01-02T03:04:05Z"
 LATEST = datetime(2032, 1, 1, tzinfo=UTC)
@@ -232,7 +232,7 @@ def test_what_is_no_readable_file_is_an_error(tmp_path: Path) -> None:
     for wrong, complaint in (
         (tmp_path / "nowhere", "There is no file"),
         (tmp_path, "is not a file"),
-        (archive, "logs.zip is a zip archive; only plain text and gzip can be read"),
+        (archive, "logs.zip is a zip archive; only plain text, gzip and Zstandard can be read"),
     ):
         with pytest.raises(BadInput, match=complaint):
             list(read(wrong, format_named("jsonl")))
@@ -253,6 +253,12 @@ VALID = [
     b'10.1.2.3 - - [12/Mar/2031:10:15:32 +0200] "GET / HTTP/1.1" 200 512 "-" "curl/8.5" 0.1',
     b"LineId,Month,Date,Time,Level,Content",
     b'1,Jun,14,15:16:01,combo,"a, b"',
+    b'time=2031-01-02T03:04:05Z level=info msg="a b" n=1',
+    b"<34>Oct 11 22:14:15 web-1 su[1]: m",
+    b'<165>1 2031-10-11T22:14:15Z h a p m [x y="z"] m',
+    b'{"log":"a\\n","stream":"stdout","time":"2031-01-02T03:04:05Z"}',
+    b"2031-01-02T03:04:05Z stdout P m",
+    b'{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"timeUnixNano":"1925089445000000000"},{}]}]}]}',
 ]
 
 
@@ -270,7 +276,7 @@ def nearly_valid(draw: st.DrawFn) -> bytes:
 def test_any_bytes_become_records_rejects_or_blanks(path: Path, name: str, pieces: list[bytes], packed: bool) -> None:
     content = b"\n".join(pieces)
     path.write_bytes(gzip.compress(content) if packed else content)
-    assume(packed or not content.startswith((b"\x1f\x8b", *OTHER_ARCHIVES)))
+    assume(packed or not content.startswith((*PACKED, *OTHER_ARCHIVES)))
     found = list(read(path, format_named(name), batch_rows=3, max_line_bytes=120))
     physical = content.removeprefix(b"\xef\xbb\xbf")
     assert sum(batch.lines for batch in found) == physical.count(b"\n") + (
@@ -278,10 +284,11 @@ def test_any_bytes_become_records_rejects_or_blanks(path: Path, name: str, piece
     )
     headers = 1 if name == "loghub_csv" else 0
     accounted = sum(len(batch.records) + len(batch.rejects) + batch.blanks for batch in found)
-    assert 0 <= sum(batch.lines for batch in found) - accounted <= headers
+    if name not in ("otlp", "docker"):  # where a line may hold many records, or a part of one
+        assert 0 <= sum(batch.lines for batch in found) - accounted <= headers
     for batch in found:
         for reject in batch.rejects:
-            assert content[reject.byte_offset :].startswith(reject.raw)
+            assert name == "docker" or content[reject.byte_offset :].startswith(reject.raw)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -293,13 +300,8 @@ def test_any_damage_to_a_gzip_file_is_survived(path: Path, noise: bytes, at: int
         assert len(batch.records) + len(batch.rejects) + batch.blanks == batch.lines
 
 
-def test_digest_and_source_name(tmp_path: Path) -> None:
-    path = tmp_path / "BGL_2k.log.gz"
-    path.write_bytes(b"abc")
-    assert digest(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    assert source_name(path) == "BGL_2k"
+def test_the_source_is_the_name_without_suffixes() -> None:
+    assert source_name(Path("BGL_2k.log.gz")) == "BGL_2k"
     assert source_name(Path(".hidden.log")) == "hidden"
     assert source_name(Path("plain")) == "plain"
     assert source_name(Path("a\udcff.log")) == "a?"
-    with pytest.raises(BadInput, match="cannot be read: No such file"):
-        digest(tmp_path / "nowhere")

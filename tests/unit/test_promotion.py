@@ -10,6 +10,7 @@ import pytest
 
 from mllib.evaluation import BinaryMetrics, BootstrapDifference
 from mllib.promotion import Evidence, decide
+from mllib.segments import Segment
 from mllib.types import Policy, Verdict
 
 PROMOTE, REFUSE, NOT_ENOUGH = Verdict.PROMOTE, Verdict.REFUSE, Verdict.NOT_ENOUGH_EVIDENCE
@@ -51,6 +52,29 @@ def make_evidence(new: float = 0.6, old: float | None = 0.5, lower: float | None
         "flag_everything_f1": 0.02,
     }
     return Evidence(**(values | override))
+
+
+def make_segment(value: str = "checkout", **override: Any) -> Segment:
+    """A service that loses beyond doubt, unless overridden."""
+    values: dict[str, Any] = {
+        "dimension": "service",
+        "value": value,
+        "rows": 900,
+        "positives": 45,
+        "candidate_f1": 0.41,
+        "champion_f1": 0.72,
+        "difference": -0.31,
+        "lower": -0.4,
+        "upper": -0.2,
+        "p_fall": 0.002,
+        "known": True,
+    }
+    return Segment(**(values | override))
+
+
+UNKNOWN = make_segment("search", positives=29, p_fall=None, known=False)
+MAY_BE_CHANCE = make_segment("search", p_fall=0.06)
+SMALL_FALL = make_segment("search", candidate_f1=0.68, difference=-0.04)
 
 
 def few(positives: int) -> dict[str, Any]:
@@ -96,6 +120,17 @@ CASES = [
         REFUSE,
         REFUSE,
     ),
+    ("better, but a service loses", make_evidence(segments=(make_segment(),)), REFUSE, REFUSE),
+    ("worse for an unknown service", make_evidence(segments=(UNKNOWN,)), PROMOTE, PROMOTE),
+    ("worse for a service by chance", make_evidence(segments=(MAY_BE_CHANCE,)), PROMOTE, PROMOTE),
+    ("a little worse for a service", make_evidence(segments=(SMALL_FALL,)), PROMOTE, PROMOTE),
+    (
+        "too few positives and a service loses",
+        make_evidence(**few(29), segments=(make_segment(),)),
+        NOT_ENOUGH,
+        NOT_ENOUGH,
+    ),
+    ("no bound and a service loses", make_evidence(lower=None, segments=(make_segment(),)), REFUSE, REFUSE),
     ("first, beats flag-everything", make_evidence(0.6, None), PROMOTE, PROMOTE),
     ("first, ties flag-everything", make_evidence(0.02, None), REFUSE, REFUSE),
     ("first, below flag-everything", make_evidence(0.01, None), REFUSE, REFUSE),
@@ -175,3 +210,38 @@ def test_figures_of_different_rows_are_refused() -> None:
         make_evidence(bootstrap=replace(make_evidence().bootstrap, difference=-0.1))  # type: ignore[type-var]
     with pytest.raises(ValueError, match="not the first"):
         make_evidence(first=True)
+
+
+def test_the_services_that_lose_are_named_the_worst_first() -> None:
+    names = ["auth", "cart", "mail", "pay", "search"]
+    segments = [make_segment(name, difference=-0.1 - n / 10, candidate_f1=0.5) for n, name in enumerate(names)]
+    decision = decide(make_evidence(segments=(*segments, UNKNOWN)), Policy.STRICT)
+    assert decision.reason.startswith(
+        "Refused: the candidate is clearly worse than the champion for service search (F1 0.5000 against 0.7200 on 45 "
+        "anomalies), service pay"
+    )
+    assert "service mail" in decision.reason
+    assert "and 2 more; no service or level may lose more than 0.05 in F1" in decision.reason
+    lenient = decide(make_evidence(segments=tuple(segments)), Policy.STRICT, segment_margin=0.6)
+    assert lenient.verdict is PROMOTE
+
+
+def test_services_that_could_not_be_judged_are_counted() -> None:
+    gates = {g.name: g for g in decide(make_evidence(segments=(SMALL_FALL, UNKNOWN)), Policy.STRICT).gates}
+    assert gates["slices"].detail == (
+        "of 1 services and levels none is clearly worse by more than 0.05 in F1 (1 hold too few labelled anomalies to "
+        "be judged)"
+    )
+
+
+@pytest.mark.parametrize("policy", list(Policy))
+@pytest.mark.parametrize(("p", "words"), [(0.31, "in 31 % of cases"), (0.0005, "in less than 1 % of cases")])
+def test_tests_of_significance_are_told_and_never_decide(policy: Policy, p: float, words: str) -> None:
+    plain = decide(make_evidence(), policy)
+    told = decide(make_evidence(permutation_p=p, mcnemar_p=1.0), policy)
+    assert f"Two equally good models would differ so much by chance {words}." in told.reason
+    assert replace(told, reason=plain.reason) == plain
+
+
+def test_a_tie_says_nothing_of_chance() -> None:
+    assert "by chance" not in decide(make_evidence(0.5, 0.5, lower=0.0, permutation_p=1.0), Policy.STRICT).reason

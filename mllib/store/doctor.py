@@ -1,0 +1,56 @@
+"""What the doctor asks the database. Whatever touches every row is asked day by day, each in a snapshot of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Engine
+
+from mllib.store.database import connection
+from mllib.store.queries import queries
+
+Rows = list[dict[str, Any]]
+
+FIRST = datetime(1, 1, 1, tzinfo=UTC)
+LAST = datetime(9999, 12, 31, tzinfo=UTC)
+
+
+@contextmanager
+def snapshot(engine: Engine) -> Iterator[Connection]:
+    """A transaction whose statements all see the same, so that scoring beside it raises no false alarm."""
+    with connection(engine) as pooled:
+        conn = pooled.execution_options(isolation_level="REPEATABLE READ")
+        with conn.begin():
+            yield conn
+
+
+def ask(conn: Connection, name: str, **binds: Any) -> Rows:
+    """The rows of a named query."""
+    return [dict(row._mapping) for row in conn.execute(queries[name], binds)]
+
+
+def spans(engine: Engine) -> list[tuple[datetime, datetime]]:
+    """Event time in pieces: each day that has a partition, and what lies between them, where only strays can be."""
+    with snapshot(engine) as conn:
+        days: list[date] = list(conn.execute(queries["doctor.days"]).scalars())
+    pieces, end = [], FIRST
+    for day in days:
+        start = datetime(day.year, day.month, day.day, tzinfo=UTC)
+        if start > end:
+            pieces.append((end, start))
+        end = min(start + timedelta(days=1), LAST)
+        pieces.append((start, end))
+    return [*pieces, (end, LAST)] if end < LAST else pieces
+
+
+def horizons(conn: Connection) -> tuple[datetime, datetime]:
+    """The moments before which log rows, and predictions, may have been dropped."""
+    row = conn.execute(queries["doctor.horizons"]).one()
+    return _moment(row.logs), _moment(row.predictions)
+
+
+def _moment(day: date | None) -> datetime:
+    return FIRST if day is None else datetime(day.year, day.month, day.day, tzinfo=UTC)
