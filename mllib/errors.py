@@ -77,7 +77,7 @@ class OutOfResources(DatabaseUnavailable):
 
 
 class RowsMoved(DatabaseUnavailable):
-    """Partitions changed while a shard was read, so that rows of its claim were not seen. Running it again sees them."""
+    """Partitions changed while a shard was read, so that it missed rows of its claim. Running it again finds them."""
 
 
 class StackProblem(MillraceError):
