@@ -44,7 +44,7 @@ logs: ## follow the logs of all processes, until Ctrl-C
 
 .PHONY: test
 test: dev ## run all tests (ARGS="-k name" for some of them)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),$(BIN)/python -m pytest -n 2 -m "not e2e" && $(BIN)/python -m pytest -m e2e)
 
 .PHONY: test-fast
 test-fast: dev ## run the tests that do not start the whole stack
