@@ -44,13 +44,7 @@ def template(server: str) -> str:
 @pytest.fixture
 def dsn(server: str, template: str) -> Iterator[str]:
     """A database of the test's own, at the present schema."""
-    name = f"millrace_{uuid.uuid4().hex[:12]}"
-    _command(server, f"create database {name} template {template}")
-    try:
-        yield _in(server, name)
-    finally:
-        engine_for(_in(server, name)).dispose()
-        _command(server, f"drop database {name} with (force)")
+    yield from _database(server, template)
 
 
 @pytest.fixture
@@ -62,13 +56,7 @@ def engine(dsn: str) -> Engine:
 @pytest.fixture
 def empty_dsn(server: str) -> Iterator[str]:
     """A database of the test's own without any schema."""
-    name = f"millrace_{uuid.uuid4().hex[:12]}"
-    _command(server, f"create database {name}")
-    try:
-        yield _in(server, name)
-    finally:
-        engine_for(_in(server, name)).dispose()
-        _command(server, f"drop database {name} with (force)")
+    yield from _database(server, "template1")
 
 
 @pytest.fixture
@@ -77,6 +65,16 @@ def landing(tmp_path: Path) -> Path:
     folder = tmp_path / "landing"
     folder.mkdir()
     return folder
+
+
+def _database(server: str, template: str) -> Iterator[str]:
+    name = f"millrace_{uuid.uuid4().hex[:12]}"
+    _command(server, f"create database {name} template {template}")
+    try:
+        yield _in(server, name)
+    finally:
+        engine_for(_in(server, name)).dispose()
+        _command(server, f"drop database {name} with (force)")
 
 
 def _in(server: str, database: str) -> str:

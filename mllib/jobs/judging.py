@@ -22,7 +22,6 @@ from mllib.paired_counts import count_clusters
 from mllib.segments import Segment, compare_segments
 from mllib.store import logs, registry
 from mllib.store.database import transaction
-from mllib.store.queries import queries
 from mllib.store.registry import NewDecision
 from mllib.types import ModelStatus, Policy, Verdict
 
@@ -118,9 +117,7 @@ def judge_candidate(
             as_of=candidate.as_of,
         )
         if not dry_run:
-            looks = conn.execute(
-                queries["registry.holdout_looks"], {"detector": detector, "holdout_hash": report.holdout_hash}
-            ).scalar_one()
+            looks = registry.holdout_looks(conn, detector, report.holdout_hash)
             registry.record(conn, _recorded(report, evidence, decision, holdout_looks=looks + 1, by=decided_by))
     log.info("%s", report.reason)
     return report

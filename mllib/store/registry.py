@@ -212,6 +212,12 @@ def judged_against(conn: Connection, detector: str, version: int) -> int | None:
     return found
 
 
+def holdout_looks(conn: Connection, detector: str, holdout_hash: str) -> int:
+    """How many verdicts on a detector were reached on exactly these holdout rows."""
+    keys = {"detector": detector, "holdout_hash": holdout_hash}
+    return int(conn.execute(queries["registry.holdout_looks"], keys).scalar_one())
+
+
 def previous_champion(conn: Connection, detector: str) -> int | None:
     """The version to roll back to: the champion before the present one, rollbacks themselves not counted."""
     keys = {"detector_id": detectors.identify(conn, detector)}
