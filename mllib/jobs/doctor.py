@@ -16,7 +16,6 @@ from mllib.errors import BadArtifact, SchemaOutOfDate, UnknownDetector
 from mllib.jobs.findings import Finding, error, islands, psql, score_again, warning
 from mllib.store import doctor, freshness, identity, partitions
 from mllib.store.migrate import require_schema
-from mllib.store.queries import queries
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,7 +27,7 @@ class Patience:
     waiting: timedelta = timedelta(hours=2)
     """A row that no run has claimed; scoring runs every hour."""
     held: timedelta = timedelta(hours=1)
-    """A writing transaction: its rows cannot be claimed before it ends."""
+    """A writing transaction: its rows cannot be claimed before it ends, nor can the shard that it has in hand."""
     maintenance: timedelta = timedelta(hours=36)
     """Rows in a default partition, and a database without partitions ahead; maintenance runs every day."""
 
@@ -80,7 +79,7 @@ def _identity(conn: Connection, _: Patience) -> Iterator[Finding]:
 
 
 def _partitions(conn: Connection, patience: Patience) -> Iterator[Finding]:
-    age = conn.execute(queries["doctor.age"]).scalar_one()
+    age = doctor.age(conn)
     today = datetime.now(UTC).date()
     lacking = [
         parent
@@ -172,6 +171,14 @@ def _open_runs(conn: Connection, patience: Patience) -> Iterator[Finding]:
             f"millrace score {row['detector']}",
             row["unfinished"],
         )
+    for row in doctor.ask(conn, "doctor.held_shards", patience=patience.held):
+        yield error(
+            "held_shards",
+            f"Process {row['pid']} ({row['name']}) has had shard {row['shard']} of run {row['run_id']} of "
+            f"{row['detector']} in hand for {freshness.age(row['age'])}; if it is frozen, {row['detector']} scores "
+            "nothing else until it ends.",
+            psql(f"select pg_terminate_backend({row['pid']})"),
+        )
 
 
 def _behind(conn: Connection, patience: Patience) -> Iterator[Finding]:
@@ -211,7 +218,7 @@ def _ledger(conn: Connection, _: Patience) -> Iterator[Finding]:
 
 
 def _labels(conn: Connection, _: Patience) -> Iterator[Finding]:
-    gone = conn.execute(queries["doctor.labels_without_row"]).scalar_one()
+    gone = doctor.labels_without_row(conn)
     if gone:
         yield warning(
             "labels", f"{gone:,} labels are on rows that somebody has deleted.", "millrace maintain --tidy", gone

@@ -52,5 +52,16 @@ def horizons(conn: Connection) -> tuple[datetime, datetime]:
     return _moment(row.logs), _moment(row.predictions)
 
 
+def age(conn: Connection) -> timedelta:
+    """How long this database has been at home in its cluster."""
+    found: timedelta = conn.execute(queries["doctor.age"]).scalar_one()
+    return found
+
+
+def labels_without_row(conn: Connection) -> int:
+    """How many verdicts are on rows that are gone."""
+    return int(conn.execute(queries["doctor.labels_without_row"]).scalar_one())
+
+
 def _moment(day: date | None) -> datetime:
     return FIRST if day is None else datetime(day.year, day.month, day.day, tzinfo=UTC)

@@ -255,6 +255,24 @@ order by 1;
 select shard from millrace.scoring_shards where run_id = :run_id and finished_at is null
 for key share skip locked;
 
+-- name: held_shards
+-- Shards of open runs that one transaction has had in hand for long. A row's xmax is the transaction that locked it.
+select
+    r.run_id,
+    d.name as detector,
+    s.shard,
+    a.pid,
+    now() - a.xact_start as age,
+    coalesce(nullif(a.application_name, ''), '(unnamed)') as name
+from millrace.scoring_runs as r
+join millrace.detectors as d using (detector_id)
+join millrace.scoring_shards as s using (run_id)
+join pg_stat_activity as a on a.backend_xid = s.xmax
+where
+    r.state = 'open' and s.finished_at is null and now() - a.xact_start >= :patience
+    and a.pid <> pg_backend_pid() -- this one may just have looked which shards are free
+order by 1, 3;
+
 -- name: labels_without_row
 -- Verdicts whose row is gone.
 select count(*) from millrace.labels as b

@@ -154,6 +154,27 @@ def test_a_run_that_nobody_works_on(dsn: str, engine: Engine, scored: int, finis
     assert claimed.run.run_id > scored
 
 
+def test_a_frozen_process_that_holds_a_shard(dsn: str, engine: Engine, scored: int) -> None:
+    insert_logs(engine, 300, start=START + timedelta(hours=4), first=900)
+    claimed, _ = scoring.claim(engine, DETECTOR, "frozen", shard_rows=100)
+    held = claimed.shards[1].shard
+    with engine.connect() as frozen:
+        pid = frozen.execute(
+            text("select pg_backend_pid() from millrace.scoring_shards where run_id = :r and shard = :s for update"),
+            {"r": claimed.run.run_id, "s": held},
+        ).scalar_one()
+        assert "held_shards" not in checks(engine, Patience(stuck=timedelta(0)))  # it may just be slow
+        found = checks(engine)["held_shards"]
+        assert f"Process {pid} " in found.message
+        assert f"shard {held} of run {claimed.run.run_id} " in found.message
+        shell(found.command, dsn)
+        assert "held_shards" not in checks(engine)
+        frozen.invalidate()
+    mend(engine, dsn, "open_runs")
+    check_accounts(engine)
+    assert claimed.run.run_id > scored
+
+
 def test_a_finished_run_with_a_shard_that_is_not_in(dsn: str, engine: Engine, scored: int) -> None:
     do(engine, "update millrace.scoring_shards set finished_at = null, scored = null")
     found = mend(engine, dsn, "runs")
