@@ -20,9 +20,10 @@ from mllib.jobs.models import load_model
 from mllib.jobs.training import DEFAULTS, TrainingOptions, fit_candidate
 from mllib.paired_counts import count_clusters
 from mllib.segments import Segment, compare_segments
-from mllib.store import logs, registry
+from mllib.store import registry
 from mllib.store.database import transaction
 from mllib.store.registry import NewDecision
+from mllib.store.rows import current_snapshot
 from mllib.types import ModelStatus, Policy, Verdict
 
 log = logging.getLogger(__name__)
@@ -97,7 +98,7 @@ def judge_candidate(
             models,
             as_of=candidate.as_of,
             label_delay=options.label_delay,
-            snapshot=logs.current_snapshot(conn),
+            snapshot=current_snapshot(conn),
             trained_on=[registry.get(conn, detector, rival).train for rival in rivals],
         )
         evidence = _evidence(rows, models)

@@ -15,14 +15,15 @@ from typing import Any
 import polars as pl
 from sqlalchemy import Connection, Engine
 
-from mllib import artifacts, evaluation
+from mllib import artifacts, evaluation, sources
 from mllib.detectors import detector as detector_named
 from mllib.detectors.base import Detector
 from mllib.errors import NothingToTrainOn
 from mllib.jobs.labelled import score_labelled
 from mllib.settings import PROJECT
 from mllib.slices import Slices, grain_for, plan_slices
-from mllib.store import labels, logs, registry
+from mllib.store import labels, registry
+from mllib.store import rows as row_store
 from mllib.store.database import transaction
 
 log = logging.getLogger(__name__)
@@ -61,16 +62,17 @@ def fit_candidate(
     Raises NothingToTrainOn when the rows are too few, or too close together to be sliced.
     """
     method = detector_named(detector)
+    source = sources.source(method.source)
     as_of = (as_of or datetime.now(UTC)).astimezone(UTC)
     with transaction(engine) as conn:
-        snapshot = logs.current_snapshot(conn)
+        snapshot = row_store.current_snapshot(conn)
         slices = _plan(conn, method, as_of, options, snapshot)
         log.info("Training on %s: %s rows.", slices.train, f"{slices.train_counts.rows:,}")
         rows_hash = hashlib.sha256()
 
         def frames() -> Iterator[pl.DataFrame]:
-            selection = logs.RowsInWindow(window=slices.train, current=snapshot)
-            for frame in logs.stream(conn, selection, [slices.train], context=method.context):
+            selection = row_store.RowsInWindow(window=slices.train, current=snapshot)
+            for frame in row_store.stream(conn, source, selection, [slices.train], context=method.context):
                 rows_hash.update(
                     frame.filter("claimed").select(pl.col("ts").to_physical(), "log_id").to_numpy().tobytes()
                 )
@@ -128,15 +130,18 @@ def fit_candidate(
 
 
 def _plan(conn: Connection, method: Detector, as_of: datetime, options: TrainingOptions, snapshot: str) -> Slices:
-    extent = labels.extent(conn, as_of=as_of, delay=options.label_delay)
+    source = sources.source(method.source)
+    extent = labels.extent(conn, source, as_of=as_of, delay=options.label_delay)
     if extent.first_row is None or extent.last_row is None:
         raise NothingToTrainOn(
-            f"There is no log line up to {as_of:%Y-%m-%d %H:%M:%S}. "
+            f"There is no row for {method.name} up to {as_of:%Y-%m-%d %H:%M:%S}. "
             "Ingest some with `millrace ingest PATH --format FORMAT`."
         )
     last = extent.last_labelled or extent.last_row
     grain = grain_for(extent.first_labelled or extent.first_row, last)
-    counts = labels.hours(conn, until=last, as_of=as_of, delay=options.label_delay, grain=grain, snapshot=snapshot)
+    counts = labels.hours(
+        conn, source, until=last, as_of=as_of, delay=options.label_delay, grain=grain, snapshot=snapshot
+    )
     return plan_slices(
         counts,
         first_row=extent.first_row,

@@ -1,8 +1,12 @@
 -- name: totals
 -- Rows, labels and predictions there are.
 select
-    (select count(*) from millrace.logs) as rows,
-    (select count(*) from millrace.labels_current where subject = 'logs') as labels,
+    (
+        (select count(*) from millrace.logs)
+        + (select count(*) from millrace.pipeline_runs)
+        + (select count(*) from millrace.network_flows)
+    ) as rows,
+    (select count(*) from millrace.labels_current) as labels,
     (select coalesce(sum(rows), 0)::bigint from analytics.scoring_hourly) as scored,
     (select coalesce(sum(anomalies), 0)::bigint from analytics.scoring_hourly) as anomalies;
 
