@@ -84,7 +84,8 @@ def read(
     of more than ``max_line_bytes`` bytes (the format's own limit unless given), lines with a NUL byte or that are not
     UTF-8, and names that are too long. A damaged, cut-off or bomb-like packed file (``max_ratio``, ``max_bytes``: see
     ``stream.blocks``) ends in one reject. ``watch`` is shown the content of ``part`` block by block.
-    Raises BadInput if the file cannot be opened, and nothing else for whatever is in it.
+    Raises BadInput if the file cannot be opened, FileRefused if it cannot be of the format, as with other columns, and
+    nothing else for whatever is in it.
     """
     before = latest or datetime.now(UTC) + timedelta(days=1)
     parse = format.parser(options or ParseOptions())

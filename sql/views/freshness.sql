@@ -47,9 +47,11 @@ left join lateral (
         -- Of these three, the one that the detector reads is looked into.
         select r.ts, r.ingested_at, r.ingest_xid, null as form from millrace.logs as r where d.source = 'logs'
         union all
-        select r.ts, r.ingested_at, r.ingest_xid, null from millrace.pipeline_runs as r where d.source = 'pipeline_runs'
+        select r.ts, r.ingested_at, r.ingest_xid, null from millrace.pipeline_runs as r
+        where d.source = 'pipeline_runs'
         union all
-        select r.ts, r.ingested_at, r.ingest_xid, r.form from millrace.network_flows as r where d.source = 'network_flows'
+        select r.ts, r.ingested_at, r.ingest_xid, r.form from millrace.network_flows as r
+        where d.source = 'network_flows'
     ) as l
     where
         l.form is not distinct from d.form
