@@ -24,6 +24,7 @@ class Table:
 
     name: str
     row_id: str  # its id column
+    row: str  # what one of its rows is called
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +72,9 @@ class Source:
         }
 
 
-LOGS = Table(name="logs", row_id="log_id")
-PIPELINE_RUNS = Table(name="pipeline_runs", row_id="row_id")
-NETWORK_FLOWS = Table(name="network_flows", row_id="row_id")
+LOGS = Table(name="logs", row_id="log_id", row="log line")
+PIPELINE_RUNS = Table(name="pipeline_runs", row_id="row_id", row="CI/CD run")
+NETWORK_FLOWS = Table(name="network_flows", row_id="row_id", row="network flow")
 TABLES = (LOGS, PIPELINE_RUNS, NETWORK_FLOWS)
 
 PIPELINE_FEATURES = (

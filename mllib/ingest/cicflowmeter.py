@@ -4,9 +4,10 @@ Columns are known by their names, whatever the case and the blanks around them, 
 older ones of CICIDS2017 ("Avg Fwd Segment Size", "Init_Win_bytes_forward"). A file that lacks one, has one that no
 version knows, or in whose first flow a column is no number, is refused with the names of these columns.
 
-``Label`` becomes the label: "0" for BENIGN, else the name of the attack, which is positive. Flow ID (or id), addresses,
-Dst Port, Protocol and Timestamp are what they say; without a Timestamp the time is given as for ``nsl_kdd``. What is
-infinite or NaN, as rates of flows without a duration are, is stored as not known.
+``Label`` becomes the label: "0" for BENIGN, else the name of the attack, which is positive. Addresses, Dst Port,
+Protocol and Timestamp are what they say; without a Timestamp the time is given as for ``nsl_kdd``. Flow ID, id and Src
+Port go to ``attributes``: an id of CICFlowMeter is not that of one flow. What is infinite or NaN, as rates of flows
+without a duration are, is stored as not known.
 """
 
 from __future__ import annotations
@@ -147,7 +148,7 @@ def _row_reader(header: list[str], options: ParseOptions) -> Callable[[list[str]
             name: value for name in ("id", "src_port", "attempted_category") if (value := text(name)) is not None
         }
         if (flow := text("source_id")) is not None:
-            attributes["flow_id"] = flow  # the two ends and the protocol: of many flows the same
+            attributes["flow_id"] = flow
         return FlowRecord(
             _moment(text("ts"), options.timezone) if "ts" in about else now,
             None,

@@ -81,7 +81,8 @@ def claim(
     with transaction(engine) as conn:
         todo = tuple(shard for shard in ledger.shards(conn, run.run_id) if not shard.done)
         if window is not None and not run.claimed:
-            _say_why_empty(window, row_store.first_event(conn, source_of(detector)))
+            source = source_of(detector)
+            _say_why_empty(window, source.table.row, row_store.first_event(conn, source))
     return Claimed(run=run, shards=todo), finished
 
 
@@ -111,13 +112,13 @@ def after_open_runs(engine: Engine, detector: str, attempt: Callable[[], T]) -> 
                 raise
 
 
-def _say_why_empty(window: Window, first: datetime | None) -> None:
+def _say_why_empty(window: Window, row: str, first: datetime | None) -> None:
     if first is None:
-        log.info("There is no row in %s, and none at all.", window)
+        log.info("There is no %s in %s, and none at all.", row, window)
     elif first >= window.end:
-        log.info("There is no row in %s; the first one is of %s UTC.", window, f"{first:%Y-%m-%d %H:%M:%S}")
+        log.info("There is no %s in %s; the first one is of %s UTC.", row, window, f"{first:%Y-%m-%d %H:%M:%S}")
     else:
-        log.info("There is no row in %s.", window)
+        log.info("There is no %s in %s.", row, window)
 
 
 def score_shard(engine: Engine, run_id: int, shard: int) -> tuple[int, int]:

@@ -134,7 +134,7 @@ def _plan(conn: Connection, method: Detector, as_of: datetime, options: Training
     extent = labels.extent(conn, source, as_of=as_of, delay=options.label_delay)
     if extent.first_row is None or extent.last_row is None:
         raise NothingToTrainOn(
-            f"There is no row for {method.name} up to {as_of:%Y-%m-%d %H:%M:%S}. "
+            f"There is no {source.table.row} up to {as_of:%Y-%m-%d %H:%M:%S}. "
             "Ingest some with `millrace ingest PATH --format FORMAT`."
         )
     last = extent.last_labelled or extent.last_row
