@@ -25,6 +25,7 @@ class Table:
     name: str
     row_id: str  # its id column
     row: str  # what one of its rows is called
+    words: tuple[str, ...]  # columns that say what a row is
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +73,13 @@ class Source:
         }
 
 
-LOGS = Table(name="logs", row_id="log_id", row="log line")
-PIPELINE_RUNS = Table(name="pipeline_runs", row_id="row_id", row="CI/CD run")
-NETWORK_FLOWS = Table(name="network_flows", row_id="row_id", row="network flow")
+LOGS = Table(name="logs", row_id="log_id", row="log line", words=("message",))
+PIPELINE_RUNS = Table(
+    name="pipeline_runs", row_id="row_id", row="CI/CD run", words=("provider", "repository", "workflow", "branch")
+)
+NETWORK_FLOWS = Table(
+    name="network_flows", row_id="row_id", row="network flow", words=("protocol", "src_ip", "dst_ip", "dst_port")
+)
 TABLES = (LOGS, PIPELINE_RUNS, NETWORK_FLOWS)
 
 PIPELINE_FEATURES = (

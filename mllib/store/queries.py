@@ -6,7 +6,8 @@ is the same for every source is written once, with words in the place of what di
 
 - ``source_rows`` is the table, ``source_row_id`` its id column, ``'source_form'`` the form of its rows, or null;
 - ``source_has(alias)`` says whether a row of the table is one of the source, ``source_has_label(alias)`` whether one of
-  ``labels`` on the table is on such a row.
+  ``labels`` on the table is on such a row;
+- ``source_segments(alias)`` is an array of what tells rows apart, ``source_text(alias)`` a row in words.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from mllib.sources import Source, Table
 
 _HAS = re.compile(r"source_has\((\w+)\)")
 _HAS_LABEL = re.compile(r"source_has_label\((\w+)\)")
+_SEGMENTS = re.compile(r"source_segments\((\w+)\)")
+_TEXT = re.compile(r"source_text\((\w+)\)")
 _HEAD = re.compile(r"^-- name: (?P<name>[a-z_]+)\n-- (?P<description>\S.*)\n", re.MULTILINE)
 
 
@@ -47,9 +50,11 @@ def _all() -> dict[str, str]:
 
 
 @cache
-def _filled(name: str, table: Table, form: str | None) -> str:
+def _filled(name: str, table: Table, form: str | None, segments: tuple[str, ...] = ()) -> str:
     # Nothing comes from outside: the words are replaced by names of the closed list in mllib.sources.
     statement = _all()[name].replace("source_rows", table.name).replace("source_row_id", table.row_id)
+    statement = _SEGMENTS.sub(lambda of: _array(of[1], segments), statement)
+    statement = _TEXT.sub(lambda of: f"concat_ws(' ', {', '.join(f'{of[1]}.{c}' for c in table.words)})", statement)
     if form is None:
         return _HAS_LABEL.sub("true", _HAS.sub("true", statement.replace("'source_form'", "null")))
     statement = statement.replace("'source_form'", f"'{form}'")
@@ -61,6 +66,15 @@ def _filled(name: str, table: Table, form: str | None) -> str:
     )
 
 
+def _array(alias: str, expressions: tuple[str, ...]) -> str:
+    return f"array[{', '.join(f'{alias}.{expression}' for expression in expressions)}]"
+
+
+def _expressions(source: Source) -> tuple[str, ...]:
+    features = {column.name for column in source.features}
+    return tuple(f"features ->> '{name}'" if name in features else name for name in source.segments)
+
+
 class _Queries:
     def __getitem__(self, name: str) -> TextClause:
         return text(_all()[name])
@@ -69,7 +83,7 @@ class _Queries:
         """A statement on the rows of a source, or on all of a table."""
         if isinstance(rows, Table):
             return text(_filled(name, rows, None))
-        return text(_filled(name, rows.table, rows.form))
+        return text(_filled(name, rows.table, rows.form, _expressions(rows)))
 
     def raw(self, name: str) -> str:
         """The bare text, for COPY, which takes no binds of SQLAlchemy's; here binds are ``%(like_this)s``."""

@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 
 from mllib.sources import Column, Source
 from mllib.store.database import driver
+from mllib.store.queries import queries
 from mllib.types import Window
 
 CHUNK_ROWS = 50_000
@@ -80,6 +81,13 @@ def count(conn: Connection, source: Source, selection: Selection, ranges: Sequen
             row = cursor.execute(query).fetchone()
             total += row[0] if row else 0
     return total
+
+
+def labelled_of_earlier_traces(conn: Connection, window: Window, *, look_back: timedelta, snapshot: str) -> pl.Series:
+    """``log_id`` of the labelled rows of a window whose trace has a row in the ``look_back`` before it."""
+    binds = {"since": window.start - look_back, "start": window.start, "end": window.end, "snapshot": snapshot}
+    found = conn.execute(queries["rows.labelled_of_earlier_traces"], binds).scalars()
+    return pl.Series("log_id", list(found), dtype=pl.Int64)
 
 
 def stream(

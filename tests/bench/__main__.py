@@ -9,16 +9,27 @@ from pathlib import Path
 
 import psutil
 
-from tests.bench import backfill, bgl, gate, hdfs, speed
+from tests.bench import backfill, bgl, gate, hdfs, replay, speed
 
-BENCHMARKS = {"speed": speed.run, "gate": gate.run, "backfill": backfill.run, "bgl": bgl.run, "hdfs": hdfs.run}
+BENCHMARKS = {
+    "speed": speed.run,
+    "gate": gate.run,
+    "backfill": backfill.run,
+    "bgl": bgl.run,
+    "hdfs": hdfs.run,
+    "replay": replay.run,
+}
 NEED_DATA = ("bgl", "hdfs")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench ARGS=", description=__doc__)
     parser.add_argument("name", nargs="?", default="speed", choices=sorted(BENCHMARKS), help="default: speed")
-    parser.add_argument("--data", type=Path, help="folder of the data set, for bgl and hdfs")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        help="folder of the data set, for bgl and hdfs; replay takes BGL out of it instead of generated logs",
+    )
     chosen = parser.parse_args()
     if chosen.name in NEED_DATA and chosen.data is None:
         parser.error(f"{chosen.name} needs --data FOLDER: the data is not part of the project")
