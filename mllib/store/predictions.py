@@ -14,7 +14,8 @@ from mllib.store.queries import queries
 from mllib.types import Window
 
 _COPY = (
-    "copy millrace.predictions (ts, log_id, run_id, model_version, score, raw_score, detector_id, severity, is_anomaly)"
+    "copy millrace.predictions"
+    " (ts, log_id, run_id, model_version, score, raw_score, detector_id, severity, is_anomaly, explanation)"
     " from stdin (format csv)"
 )
 
@@ -52,7 +53,9 @@ def supersede(conn: Connection, detector_id: int, run_id: int, ranges: Sequence[
 def write(
     conn: Connection, frames: Iterable[pl.DataFrame], *, detector_id: int, run_id: int, model_version: int
 ) -> Written:
-    """Copies frames of predictions in (columns log_id, ts, score, raw_score, is_anomaly, severity), and counts them.
+    """Copies frames of predictions in, and counts them.
+
+    Columns: log_id, ts, score, raw_score, is_anomaly, severity, and explanation, JSON as text or null.
 
     The table's key refuses a second prediction of a row: then nothing of the transaction stays.
     """
@@ -72,6 +75,7 @@ def write(
                 pl.lit(detector_id).alias("detector_id"),
                 "severity",
                 "is_anomaly",
+                "explanation",
             )
             copy.write(rows.write_csv(include_header=False, datetime_format="%Y-%m-%d %H:%M:%S%.6f+00"))
     return written
