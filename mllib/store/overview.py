@@ -9,9 +9,12 @@ from sqlalchemy import Connection
 from mllib.store.queries import queries
 
 
-def totals(conn: Connection) -> dict[str, int]:
-    """Counts of log rows, labelled rows, predictions and anomalies, under ``rows, labels, scored, anomalies``."""
-    return dict(conn.execute(queries["overview.totals"]).one()._mapping)
+def totals(conn: Connection, detector: str) -> dict[str, int]:
+    """Counts of log rows, labelled rows, and the detector's predictions and anomalies.
+
+    Keys: ``rows, labels, scored, anomalies``.
+    """
+    return dict(conn.execute(queries["overview.totals"], {"detector": detector}).one()._mapping)
 
 
 def champions(conn: Connection) -> list[dict[str, Any]]:

@@ -1,10 +1,12 @@
 -- name: totals
--- Rows, labels and predictions there are.
+-- Rows and labels there are, and predictions of one detector.
 select
     (select count(*) from millrace.logs) as rows,
     (select count(*) from millrace.labels_current where subject = 'logs') as labels,
-    (select coalesce(sum(rows), 0)::bigint from analytics.scoring_hourly) as scored,
-    (select coalesce(sum(anomalies), 0)::bigint from analytics.scoring_hourly) as anomalies;
+    coalesce(sum(h.rows), 0)::bigint as scored,
+    coalesce(sum(h.anomalies), 0)::bigint as anomalies
+from analytics.scoring_hourly as h
+where h.detector = :detector;
 
 -- name: champions
 -- The model in production of each detector, with its F1 where the gate measured one.

@@ -9,9 +9,16 @@ from pathlib import Path
 
 import psutil
 
-from tests.bench import backfill, bgl, gate, hdfs, speed
+from tests.bench import backfill, bgl, gate, hdfs, light, speed
 
-BENCHMARKS = {"speed": speed.run, "gate": gate.run, "backfill": backfill.run, "bgl": bgl.run, "hdfs": hdfs.run}
+BENCHMARKS = {
+    "speed": speed.run,
+    "light": light.run,
+    "gate": gate.run,
+    "backfill": backfill.run,
+    "bgl": bgl.run,
+    "hdfs": hdfs.run,
+}
 NEED_DATA = ("bgl", "hdfs")
 
 

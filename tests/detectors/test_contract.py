@@ -338,24 +338,23 @@ def test_shares_add_up_to_the_excess_of_every_anomaly(model):
         assert explanation["excess"] > 0
 
 
-def test_what_would_be_normal_is_normal_when_scored(model):
-    logs = make_logs(3_000, seed=8, span_s=86_400)
+def test_what_would_be_normal_is_normal_when_scored(kind):
     far = pl.int_range(pl.len()) % 50 == 0
-    logs = logs.with_columns(
+    logs = make_logs(3_000, seed=8, span_s=86_400).with_columns(
         response_time_ms=pl.when(far).then(5_000.0).otherwise("response_time_ms"),
         message=pl.when(far).then(pl.lit("request completed, " + "at last, " * 20)).otherwise("message"),
     )
-    moved = model.with_threshold(model.expected_threshold(0.03))
-    anomalies = logs.filter(moved.predict(logs)["is_anomaly"])
-    features = moved.features(logs)[moved.predict(logs)["is_anomaly"].to_numpy()]
+    model = kind.fit([logs], rows=3_000)
+    flagged = model.predict(logs)["is_anomaly"]
+    features = model.features(logs)[flagged.to_numpy()]
     told = 0
-    for row, text in enumerate(moved.explain(anomalies, features)):
+    for row, text in enumerate(model.explain(logs.filter(flagged), features)):
         change = json.loads(text).get("normal_with")
         if change is not None:
             told += 1
             changed = features[row : row + 1].copy()
-            changed[0, moved.feature_names.index(change["name"])] = change["value"]
-            assert moved.score(features[row : row + 1])[0] >= moved.threshold > moved.score(changed)[0]
+            changed[0, model.feature_names.index(change["name"])] = change["value"]
+            assert model.score(features[row : row + 1])[0] >= model.threshold > model.score(changed)[0]
     assert told
 
 
