@@ -101,7 +101,7 @@ class Usual:
         codes = sum(group.size for group in groups if isinstance(group, Category))
         found = []
         for name, shape in (("normal_ranges", (figures, 2)), ("shares_seen", (codes,))):
-            values = arrays.get(name)
+            values = arrays.get(name, None if 0 not in shape else np.empty(shape))
             if values is None or values.shape != shape or values.dtype != np.float64 or not np.isfinite(values).all():
                 raise BadArtifact(
                     f"The stored {name.replace('_', ' ')} are not those of the model's features. "
@@ -112,7 +112,8 @@ class Usual:
 
     @property
     def arrays(self) -> dict[str, NDArray[np.float64]]:
-        return {"normal_ranges": self.ranges, "shares_seen": self.shares}
+        arrays = {"normal_ranges": self.ranges, "shares_seen": self.shares}
+        return {name: values for name, values in arrays.items() if values.size}
 
 
 class Explainer:

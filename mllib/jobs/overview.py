@@ -19,7 +19,8 @@ def summary(engine: Engine, *, detector: str, top: int = 10) -> dict[str, Any]:
     """
     with transaction(engine) as conn:
         return {
-            **overview.totals(conn, detector),
+            **overview.totals(conn),
+            **overview.scored(conn, detector),
             "champion": _of(detector, overview.champions(conn)),
             "decision": _of(detector, overview.decisions(conn)),
             "behind": _behind(conn, detector),

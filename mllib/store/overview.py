@@ -9,17 +9,19 @@ from sqlalchemy import Connection
 from mllib.store.queries import queries
 
 
-def totals(conn: Connection, detector: str) -> dict[str, int]:
-    """Counts of log rows, labelled rows, and the detector's predictions and anomalies.
-
-    Keys: ``rows, labels, scored, anomalies``.
-    """
-    return dict(conn.execute(queries["overview.totals"], {"detector": detector}).one()._mapping)
+def totals(conn: Connection) -> dict[str, int]:
+    """Counts of log rows, labelled rows, predictions and anomalies, under ``rows, labels, scored, anomalies``."""
+    return dict(conn.execute(queries["overview.totals"]).one()._mapping)
 
 
 def champions(conn: Connection) -> list[dict[str, Any]]:
     """``detector, version, f1, as_of`` of each model in production."""
     return [dict(row._mapping) for row in conn.execute(queries["overview.champions"])]
+
+
+def scored(conn: Connection, detector: str) -> dict[str, int]:
+    """Counts of one detector's predictions and anomalies, under ``scored, anomalies``."""
+    return dict(conn.execute(queries["overview.scored"], {"detector": detector}).one()._mapping)
 
 
 def decisions(conn: Connection) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from mllib.types import Window
 
 _COPY = (
     "copy millrace.predictions"
-    " (ts, log_id, run_id, model_version, score, raw_score, detector_id, severity, is_anomaly, explanation)"
+    " (ts, log_id, run_id, model_version, score, raw_score, detector_id, severity, explanation, is_anomaly)"
     " from stdin (format csv)"
 )
 
@@ -74,8 +74,8 @@ def write(
                 "raw_score",
                 pl.lit(detector_id).alias("detector_id"),
                 "severity",
-                "is_anomaly",
                 "explanation",
+                "is_anomaly",
             )
             copy.write(rows.write_csv(include_header=False, datetime_format="%Y-%m-%d %H:%M:%S%.6f+00"))
     return written

@@ -1,12 +1,10 @@
 -- name: totals
--- Rows and labels there are, and predictions of one detector.
+-- Rows, labels and predictions there are.
 select
     (select count(*) from millrace.logs) as rows,
     (select count(*) from millrace.labels_current where subject = 'logs') as labels,
-    coalesce(sum(h.rows), 0)::bigint as scored,
-    coalesce(sum(h.anomalies), 0)::bigint as anomalies
-from analytics.scoring_hourly as h
-where h.detector = :detector;
+    (select coalesce(sum(rows), 0)::bigint from analytics.scoring_hourly) as scored,
+    (select coalesce(sum(anomalies), 0)::bigint from analytics.scoring_hourly) as anomalies;
 
 -- name: champions
 -- The model in production of each detector, with its F1 where the gate measured one.
@@ -30,3 +28,9 @@ from (
 ) as worst
 order by score desc, ts desc
 limit :at_most;
+
+-- name: scored
+-- Predictions of one detector, and anomalies among them.
+select coalesce(sum(h.rows), 0)::bigint as scored, coalesce(sum(h.anomalies), 0)::bigint as anomalies
+from analytics.scoring_hourly as h
+where h.detector = :detector;

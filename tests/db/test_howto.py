@@ -43,9 +43,9 @@ def added(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 def test_it_passes_the_contract_of_all_detectors(folder: Path) -> None:
     plugin = f"import mllib.detectors\nmllib.detectors.__path__.append({str(folder)!r})\n"
-    (folder / "one_more_detector.py").write_text(plugin)
+    (folder / "_one_more.py").write_text(plugin)
     path = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "one_more_detector", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "_one_more", "-p", "no:cacheprovider"]
     done = subprocess.run(
         [*command, "tests/detectors/test_contract.py", "-k", NAME],
         cwd=PROJECT, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False,

@@ -145,9 +145,12 @@ def test_anomaly_threshold_score_and_severity_agree(model, logs):
 
 def test_a_new_model_expects_a_tenth(model):
     assert model.threshold == model.expected_threshold(0.1)
-    training = make_logs(ROWS)
-    assert (model.raw_scores(training) >= model.threshold).mean() == pytest.approx(0.1, abs=0.01)
-    assert (model.raw_scores(training) >= model.expected_threshold(0.02)).mean() == pytest.approx(0.02, abs=0.005)
+    raw = model.raw_scores(make_logs(ROWS))
+    for rate, slack in ((0.1, 0.01), (0.02, 0.005)):
+        threshold = model.expected_threshold(rate)
+        # As many as expected: with the next rows below, which may be many of one score, it would be more.
+        assert (raw >= threshold).mean() <= rate + slack
+        assert (raw >= raw[raw < threshold].max()).mean() >= rate - slack
 
 
 @pytest.mark.parametrize("threshold", [0.0, 1.0, -1.0, float("nan"), float("inf")])
