@@ -152,6 +152,13 @@ def log_scored(rows: int, anomalies: int) -> None:
         log.info("There was nothing to score.")
 
 
+def decided_by(context: Mapping[str, Any]) -> str:
+    """Who is behind a run, for the audit: its id, and the user where somebody triggered it by hand."""
+    run = context["dag_run"]
+    user = run.triggering_user_name
+    return f"{run.run_id} ({user})" if user else str(run.run_id)
+
+
 def as_of(context: Mapping[str, Any]) -> datetime:
     """Up to when a training run may look: the parameter, else the end of the run's interval, else when it was due."""
     run = context["dag_run"]

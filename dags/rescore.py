@@ -11,6 +11,7 @@ from dags.common import (
     BACKFILL_POOL,
     DEFAULTS,
     SHARD_TASK,
+    decided_by,
     engine,
     final_states,
     log_finished,
@@ -98,7 +99,7 @@ def rescore() -> None:
                     model=rescoring.model_choice(params["model"], params["version"]),
                     reason=params["reason"],
                     run_key=key,
-                    by=key,
+                    by=decided_by(context),
                 )
         log.info("%s", rescoring.as_table(plan))
         context["ti"].xcom_push(

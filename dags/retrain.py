@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urljoin
 
+from airflow.configuration import conf
 from airflow.providers.standard.operators.empty import EmptyOperator
-from airflow.sdk import CronTriggerTimetable, Param, dag, get_current_context, task
+from airflow.sdk import BaseOperatorLink, CronTriggerTimetable, Param, XComArg, dag, get_current_context, task
 
-from dags.common import DEFAULTS, NEVER, as_of, engine, final_states, moment_param
+from dags.common import DEFAULTS, NEVER, as_of, decided_by, engine, final_states, moment_param
 from mllib.detectors import describe, names
 from mllib.types import Policy, Verdict
+
+log = logging.getLogger(__name__)
 
 OUTCOMES = {
     Verdict.PROMOTE: "promoted",
@@ -33,9 +38,10 @@ verdict is one of:
 | `not_enough_evidence` | too few labelled anomalies to say; the champion stays |
 | `dry_run` | nothing was decided, as asked; the log says what would have been |
 
-All of them are green, for all are answers. The reason is in the log of `judge_candidate` and, for good, in
-`analytics.promotion_decisions`. A run is **skipped** when there is nothing to train on yet, and **red** when somebody
-has to act, for example because another promotion came in between.
+All of them are green, for all are answers. The button *Report* of `judge_candidate` opens a page that shows the verdict
+in pictures. The reason is also in the task's log and, for good, in `analytics.promotion_decisions`. A run is
+**skipped** when there is nothing to train on yet, and **red** when somebody has to act, for example because another
+promotion came in between.
 
 | to do this | do that |
 |---|---|
@@ -46,6 +52,26 @@ has to act, for example because another promotion came in between.
 
 {description}
 """
+
+
+class ReportLink(BaseOperatorLink):
+    """The button on `judge_candidate` that opens the report of its verdict. A dry run has none."""
+
+    name = "Report"
+
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:
+        """The report's address. Airflow calls this at the end of the task, in its process, and keeps the answer."""
+        from airflow.sdk.execution_time.xcom import XCom
+
+        verdict = XCom.get_value(ti_key=ti_key, key="verdict") or {}
+        return report_url(verdict.get("decision_id")) or ""
+
+
+def report_url(decision_id: int | None) -> str | None:
+    """Where the plugin shows the report of a decision; None without one."""
+    if decision_id is None:
+        return None
+    return urljoin(conf.get("api", "base_url", fallback="/").rstrip("/") + "/", f"millrace/reports/{decision_id}")
 
 
 def retraining_dag(detector: str) -> None:
@@ -77,7 +103,7 @@ def retraining_dag(detector: str) -> None:
                     detector,
                     as_of=as_of(context),
                     options=_options(context["params"]),
-                    trained_by=context["dag_run"].run_id,
+                    trained_by=decided_by(context),
                 )
 
         @task.branch(doc_md="Scores candidate and champion on the same rows, and promotes or refuses.")
@@ -92,9 +118,11 @@ def retraining_dag(detector: str) -> None:
                     version,
                     policy=Policy(context["params"]["policy"]),
                     options=_options(context["params"]),
-                    decided_by=context["dag_run"].run_id,
+                    decided_by=decided_by(context),
                     dry_run=context["params"]["dry_run"],
                 )
+            if report.decision_id is not None:
+                log.info("The report: %s", report_url(report.decision_id))
             context["ti"].xcom_push(
                 key="verdict",
                 value={
@@ -104,12 +132,15 @@ def retraining_dag(detector: str) -> None:
                     "champion_f1": report.champion_f1,
                     "holdout_rows": report.holdout_rows,
                     "holdout_positives": report.holdout_positives,
+                    "decision_id": report.decision_id,
                 },
             )
             return DRY_RUN if context["params"]["dry_run"] else OUTCOMES[report.verdict]
 
         ends = [EmptyOperator(task_id=name) for name in (*OUTCOMES.values(), DRY_RUN)]
-        judge_candidate(fit_candidate()) >> ends
+        judged: XComArg = judge_candidate(fit_candidate())
+        judged.operator.operator_extra_links = (ReportLink(),)
+        judged >> ends
 
     retrain()
 

@@ -212,13 +212,15 @@ def widening(effective_clusters: float) -> float:
 
 
 def smallest_detectable_difference(bootstrap: BootstrapDifference) -> float | None:
-    """The true difference in F1 that this holdout would have shown in 4 of 5 cases: (1.645 + 0.84) standard errors.
+    """The true difference in F1 whose lower bound would have been above 0 in 4 of 5 cases.
 
-    1.645 is the normal quantile of the one-sided 95 % bound, 0.84 that of 80 % power, and the standard error is the
-    spread of the bootstrap. None without an interval, and when the two models never differ: then there is no spread to
-    go by.
+    That is (1.645 w + 0.84) standard errors: 1.645 is the normal quantile of the one-sided 95 % bound, w the `widening`
+    that the gate's bound has too, 0.84 the quantile of 80 % power, and the standard error is the spread of the
+    bootstrap. None without an interval, and when the two models never differ: then there is no spread to go by.
     """
-    return (1.645 + 0.84) * bootstrap.standard_error if bootstrap.standard_error else None
+    if not bootstrap.standard_error or bootstrap.effective_clusters is None:
+        return None
+    return (1.645 * widening(bootstrap.effective_clusters) + 0.84) * bootstrap.standard_error
 
 
 def _effective_clusters(counts: PairedCounts) -> float:

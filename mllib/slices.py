@@ -22,6 +22,9 @@ from mllib.types import Window
 HOUR = timedelta(hours=1)
 MINUTE = timedelta(minutes=1)
 LATEST = timedelta(days=7)
+ENOUGH = 30
+"""Of fewer labelled anomalies than this no share is known."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _INSTANT = timedelta(microseconds=1)
 
@@ -76,6 +79,20 @@ class Slices:
     holdout_counts: Counts
     embargo: timedelta
     basis: Basis
+
+    @property
+    def volume_ratio(self) -> float | None:
+        """How many times as many rows an hour the holdout has as the training slice; None for an empty one."""
+        before, now = self.train_counts.rows / self.train.length.total_seconds(), self.holdout_counts.rows
+        return now / self.holdout.length.total_seconds() / before if before else None
+
+    @property
+    def anomaly_ratio(self) -> float | None:
+        """How many times as large the holdout's share of anomalies among labelled rows is; None for too few to know."""
+        train, holdout = self.train_counts, self.holdout_counts
+        if train.positives < ENOUGH or not holdout.labelled:
+            return None
+        return holdout.positives / holdout.labelled * train.labelled / train.positives
 
 
 def grain_for(first: datetime, last: datetime) -> timedelta:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any
 
 from mllib.commands.common import Command, count, moment, ready_engine, user
@@ -26,12 +29,14 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def models(options: argparse.Namespace) -> dict[str, Any]:
-    from mllib.detectors import detector
+    from mllib.detectors import detector, names
     from mllib.store import registry
     from mllib.store.database import transaction
 
     if options.detector is not None:
         detector(options.detector)
+    if options.at is not None:
+        return _champions_at(options.at, [options.detector] if options.detector else names())
     with transaction(ready_engine()) as conn:
         versions = registry.versions(conn, options.detector)
     if not versions:
@@ -42,6 +47,21 @@ def models(options: argparse.Namespace) -> dict[str, Any]:
             f"{row['detector']} {row['version']:>4}  {row['status']:<10} F1 {f1}  {row['reason'] or 'not judged yet'}"
         )
     return {"models": versions}
+
+
+def _champions_at(moment: datetime, detectors: Sequence[str]) -> dict[str, Any]:
+    from mllib.store import registry
+    from mllib.store.database import transaction
+
+    with transaction(ready_engine()) as conn:
+        champions = {name: registry.champion_at(conn, name, moment) for name in detectors}
+    for name, version in champions.items():
+        who = "there was no champion" if version is None else f"version {version} was champion"
+        print(f"{name}: {who} at {moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC.")
+    return {
+        "at": moment.astimezone(UTC).isoformat(),
+        "champions": [{"detector": name, "version": version} for name, version in champions.items()],
+    }
 
 
 def promote(options: argparse.Namespace) -> dict[str, Any]:
@@ -55,16 +75,20 @@ def promote(options: argparse.Namespace) -> dict[str, Any]:
         by=user(),
         against_current=options.against == "current",
     )
-    print(f"{options.detector} version {options.version} is champion now (before: {old or 'none'}).")
+    before = "There was none before" if old is None else f"Before it was version {old}"
+    print(f"{options.detector}: version {options.version} is champion now. {before}.")
     return {"detector": options.detector, "champion": options.version, "before": old}
 
 
 def rollback(options: argparse.Namespace) -> dict[str, Any]:
     from mllib.jobs.judging import rollback
 
-    old, new = rollback(ready_engine(), options.detector, reason=options.reason, by=user())
-    print(f"{options.detector} went back from version {old} to version {new}.")
-    return {"detector": options.detector, "champion": new, "before": old}
+    done = rollback(ready_engine(), options.detector, reason=options.reason, by=user())
+    print(
+        f"{options.detector} went back from version {done.before} to version {done.champion}, in one transaction of "
+        f"{done.milliseconds:.1f} ms."
+    )
+    return {"detector": options.detector, **asdict(done)}
 
 
 def register(command: Command) -> None:
@@ -84,6 +108,7 @@ def register(command: Command) -> None:
 
     sub = command("models", models, "list model versions and the verdicts on them")
     sub.add_argument("detector", nargs="?", metavar="DETECTOR")
+    sub.add_argument("--at", type=moment, metavar="TS", help="say instead who was champion at a time")
 
     sub = command("promote", promote, "make a version champion by hand, whatever the gate said")
     sub.add_argument("detector", metavar="DETECTOR")

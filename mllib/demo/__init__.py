@@ -12,19 +12,21 @@ import gzip
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from mllib.demo.columns import HOSTS_PER_SERVICE, KEYS, SERVICES, Columns
+from mllib.demo.drift import Drift, drifted, flips, write_corrections
 from mllib.demo.shop import BACKGROUND, FLOWS, INCIDENTS, LINES
 from mllib.errors import BadInput
 
 Rng = np.random.Generator
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+Names = npt.NDArray[np.object_]
 
 ANOMALOUS_SHARE = 0.02
 INCIDENTS_PER_DAY = 1.5
@@ -57,35 +59,22 @@ PARAMETERS: dict[str, Callable[[Rng, int], list[object]]] = {
     "word": lambda rng, n: [WORDS[index] for index in rng.integers(0, len(WORDS), n).tolist()],
 }
 
-KEYS = list(LINES)
-SERVICES = sorted({line.service for line in LINES.values()} - {""})
-HOSTS_PER_SERVICE = 3
-
-
-@dataclass(slots=True)
-class Columns:
-    """Lines before they are put into words, one entry per line in each array."""
-
-    kind: Ints  # index into KEYS
-    seconds: Floats  # since the beginning
-    trace: Ints  # number of the request; -1 for none
-    host: Ints
-    slowdown: Floats
-    label: Ints
-    service: Ints  # index into SERVICES
-    version: Ints  # minor version that a deploy brings; 0 for other lines
-
-    def __len__(self) -> int:
-        return len(self.kind)
-
 
 def generate(
-    folder: Path, *, now: datetime | None = None, days: int = 28, rows: int = 120_000, seed: int = 7
+    folder: Path,
+    *,
+    now: datetime | None = None,
+    days: int = 28,
+    rows: int = 120_000,
+    seed: int = 7,
+    drift: Drift | None = None,
 ) -> list[Path]:
     """Write ``rows`` synthetic lines of the ``days`` before ``now``, one gzip file of JSON lines a week.
 
     The last line comes just before ``now`` floored to the hour (default: the present). The same ``now`` and ``seed``
     give the same bytes. Files appear whole, under names that say they are synthetic; they are returned oldest first.
+    With ``drift`` the shop changes on the way, and some weeks are labelled wrongly; ``corrections.csv`` in the folder
+    then holds the true labels of these rows, in the form of ``millrace label``.
     Raises BadInput for less than a day, fewer than 1,000 rows, or a naive ``now``.
     """
     if days < 1 or rows < 1000:
@@ -103,17 +92,30 @@ def generate(
     requests = _requests(rng, minutes, int(0.85 * (rows - len(deploys) - len(incidents))))
     background = _background(rng, minutes, rows - len(deploys) - len(incidents) - len(requests))
     columns = _concatenated([requests, background, deploys, incidents], seconds_in_all=days * 86_400.0)
+    names = np.array(SERVICES, dtype=object)[columns.service]
+    wrong = np.zeros(len(columns), dtype=np.bool_)
+    if drift is not None:
+        names = drifted(rng, columns, drift)
+        wrong = flips(rng, columns, drift)
+        columns.label = np.where(wrong, 1 - columns.label, columns.label)
 
-    lines = _rendered(rng, columns, start, days, minutes, first_deploy)
+    lines = _rendered(rng, columns, names, start, days, minutes, first_deploy)
     week = np.searchsorted(columns.seconds, np.arange(7, days + 7, 7) * 86_400.0)
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
+    corrections: list[tuple[str, str, int]] = []
     for number, (lower, upper) in enumerate(zip([0, *week[:-1].tolist()], week.tolist(), strict=True), start=1):
         path = folder / f"demo-synthetic-week{number}.jsonl.gz"
         part = path.with_name(f".{path.name}.part")
         part.write_bytes(gzip.compress("".join(lines[lower:upper]).encode(), compresslevel=3, mtime=0))
         part.replace(path)
         paths.append(path)
+        right = [
+            (f"demo-{row + 1:07d}", 1 - int(columns.label[row])) for row in np.flatnonzero(wrong[lower:upper]) + lower
+        ]
+        corrections.extend((path.name.partition(".")[0], *correction) for correction in right)
+    if drift is not None:
+        write_corrections(folder / "corrections.csv", corrections)
     return paths
 
 
@@ -224,7 +226,13 @@ def _concatenated(parts: Sequence[Columns], *, seconds_in_all: float) -> Columns
 
 
 def _rendered(
-    rng: Rng, columns: Columns, start: datetime, days: int, minutes: Floats, first_deploy: dict[int, float]
+    rng: Rng,
+    columns: Columns,
+    names: Names,
+    start: datetime,
+    days: int,
+    minutes: Floats,
+    first_deploy: dict[int, float],
 ) -> list[str]:
     """Each line as one line of JSON."""
     n = len(columns)
@@ -246,13 +254,11 @@ def _rendered(
     levels = [LINES[KEYS[kind]].level for kind in columns.kind.tolist()]
     status = [json.dumps(LINES[key].status) for key in KEYS]
     return [
-        f'{{"ts": "{stamps[i]}Z", "id": "demo-{i + 1:07d}", "service": "{SERVICES[service]}", '
-        f'"host": "{SERVICES[service]}-{host + 1}", "level": "{levels[i]}", "message": "{messages[i]}", '
+        f'{{"ts": "{stamps[i]}Z", "id": "demo-{i + 1:07d}", "service": "{service}", '
+        f'"host": "{service}-{host + 1}", "level": "{levels[i]}", "message": "{messages[i]}", '
         f'"response_time_ms": {times[i]}, "status_code": {status[kind]}, "trace_id": {traces[i]}, "label": {label}}}\n'
         for i, (service, host, kind, label) in enumerate(
-            zip(
-                *(array.tolist() for array in (columns.service, columns.host, columns.kind, columns.label)), strict=True
-            )
+            zip(*(array.tolist() for array in (names, columns.host, columns.kind, columns.label)), strict=True)
         )
     ]
 

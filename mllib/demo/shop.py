@@ -76,6 +76,15 @@ LINES = {
     "retry": Line("gateway", "WARN", "retry {digit} of GET /products/{sku}", 2800, 503),
     "shed": Line("gateway", "ERROR", "too many requests, {n} shed", 1100, 503),
     "locked": Line("auth", "WARN", "account of user {id} locked after failed attempts", 70, 403),
+    # what only drifting logs hold, see drift.py
+    "deferred": Line("checkout", "WARN", "ledger sync of order {id} deferred, attempt {digit} in {ms} ms", 900, 202),
+    "consent": Line("recommender", "INFO", "consent of user {id} evaluated against {n} rules", 35, 200),
+    "pool2": Line("checkout", "ERROR", "backend saturated, request parked after {ms} ms", 10000, 500),
+    "acquirer2": Line("payments", "ERROR", "order {id}: bank gateway unreachable", 4500, 502),
+    "bad2": Line("gateway", "ERROR", "checkout flow aborted by dependency payments", 4700, 502),
+    "full2": Line("search", "ERROR", "flush of shard {id} rejected, volume is at quota", 900, 507),
+    "retry2": Line("gateway", "WARN", "hedged attempt {digit} for {sku}", 2800, 503),
+    "expired2": Line("mailer", "ERROR", "peer not trusted, mail {id} kept back", 3200, 526),
 }
 """The catalogue of messages. An empty service is filled in by the deploy that writes the line."""
 

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import time
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
 from sqlalchemy import Engine
 
-from mllib import evaluation, promotion, significance
+from mllib import promotion
 from mllib.detectors import detector as detector_named
-from mllib.detectors.base import Model
 from mllib.errors import BadInput, NothingToTrainOn
-from mllib.jobs.labelled import LabelledScores, score_labelled
-from mllib.jobs.models import load_model
+from mllib.jobs import reporting
+from mllib.jobs.evidence import gather, load_rivals
+from mllib.jobs.labelled import score_labelled
 from mllib.jobs.training import DEFAULTS, TrainingOptions, fit_candidate
-from mllib.paired_counts import count_clusters
-from mllib.segments import Segment, compare_segments
+from mllib.report.contents import Judgement
 from mllib.store import logs, registry
-from mllib.store.database import transaction
+from mllib.store.database import connection, transaction
 from mllib.store.registry import NewDecision
 from mllib.types import ModelStatus, Policy, Verdict
 
@@ -44,9 +42,20 @@ class TrainReport:
     holdout_hash: str
     reason: str
     as_of: datetime
+    decision_id: int | None = field(default=None, compare=False)
+    """Where the verdict and its report are kept; None for a dry run."""
 
     def as_dict(self) -> dict[str, Any]:
         return {**asdict(self), "as_of": self.as_of.isoformat()}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rollback:
+    """Who was champion and who is, and how long the transaction took, its commit included."""
+
+    before: int
+    champion: int
+    milliseconds: float
 
 
 def train(
@@ -89,7 +98,7 @@ def judge_candidate(
             raise NothingToTrainOn(f"{detector} version {version} has no holdout to be judged on. Train a new one.")
         champion = registry.champion(conn, detector)
         rivals = [version] if champion is None else [version, champion]
-        models = [load_model(engine, detector, rival) for rival in rivals]
+        models, defects = load_rivals(engine, conn, detector, version, champion)
         rows = score_labelled(
             conn,
             detector_named(detector),
@@ -100,7 +109,7 @@ def judge_candidate(
             snapshot=logs.current_snapshot(conn),
             trained_on=[registry.get(conn, detector, rival).train for rival in rivals],
         )
-        evidence = _evidence(rows, models)
+        evidence = gather(conn, detector, version, champion, rows, models, defects)
         decision = promotion.decide(evidence, policy, min_positives=options.min_positives)
         report = TrainReport(
             detector=detector,
@@ -118,7 +127,22 @@ def judge_candidate(
         )
         if not dry_run:
             looks = registry.holdout_looks(conn, detector, report.holdout_hash)
-            registry.record(conn, _recorded(report, evidence, decision, holdout_looks=looks + 1, by=decided_by))
+            decision_id = registry.record(
+                conn, _recorded(report, evidence, decision, holdout_looks=looks + 1, by=decided_by)
+            )
+            report = replace(report, decision_id=decision_id)
+            judgement = Judgement(
+                detector=detector,
+                version=version,
+                champion_version=champion,
+                evidence=evidence,
+                decision=decision,
+                reason=report.reason,
+                as_of=report.as_of,
+                decided_by=decided_by,
+                holdout_looks=looks + 1,
+            )
+            reporting.keep(conn, decision_id, judgement, rows, models)
     log.info("%s", report.reason)
     return report
 
@@ -143,71 +167,32 @@ def promote(
     return old
 
 
-def rollback(engine: Engine, detector: str, *, reason: str, by: str) -> tuple[int, int]:
-    """Makes the champion before the present one champion again. Returns (old champion, new champion).
+def rollback(engine: Engine, detector: str, *, reason: str, by: str) -> Rollback:
+    """Makes the champion before the present one champion again, in one transaction.
 
     Raises BadInput without a reason or where there is nothing to go back to.
     """
     if not reason.strip():
         raise BadInput("A rollback needs a reason, which is kept with the decision: --reason TEXT.")
-    with transaction(engine) as conn:
-        current = registry.champion(conn, detector)
-        previous = registry.previous_champion(conn, detector)
-        if current is None or previous is None:
-            raise BadInput(f"{detector} has no earlier champion to go back to. `millrace models {detector}` lists all.")
-        registry.record(conn, _by_hand(detector, previous, current, kind="rollback", reason=reason, by=by))
-    return current, previous
-
-
-def _evidence(rows: LabelledScores, models: Sequence[Model]) -> promotion.Evidence:
-    measured = [rows.metrics(number, model.threshold) for number, model in enumerate(models)]
-    champion = measured[1] if len(models) > 1 else None
-    bootstrap = permutation_p = mcnemar_p = None
-    segments: tuple[Segment, ...] = ()
-    if champion is not None and rows.positive.size:
-        new, old = (scores >= model.threshold for scores, model in zip(rows.scores, models, strict=True))
-        counts = count_clusters(rows.positive, new, old, rows.clusters)
-        bootstrap = evaluation.bootstrap_counts(counts)
-        permutation_p = significance.permutation_test(counts)
-        mcnemar_p = significance.mcnemar(rows.positive, new, old)
-        segments = compare_segments(rows.positive, new, old, rows.clusters, rows.dimensions)
-    return promotion.Evidence(
-        first=champion is None,
-        candidate=measured[0],
-        champion=champion,
-        bootstrap=bootstrap,
-        holdout_rows=measured[0].rows,
-        holdout_positives=measured[0].positives,
-        holdout_hash=evaluation.holdout_hash(rows.ts_us, rows.log_ids, rows.positive),
-        excluded_rows=rows.excluded,
-        flag_everything_f1=evaluation.flag_everything_f1(measured[0].rows, measured[0].positives),
-        rule_f1=_rules(rows),
-        segments=segments,
-        permutation_p=permutation_p,
-        mcnemar_p=mcnemar_p,
-    )
-
-
-def _rules(rows: LabelledScores) -> dict[str, float]:
-    """F1 of rules that look at one value only: what a model must be worth more than."""
-    rules = {}
-    if np.isfinite(rows.status_code).any():
-        rules["status_code >= 500"] = evaluation.binary_metrics(rows.positive, rows.status_code >= 500).f1
-    timed = np.isfinite(rows.response_time_ms)
-    if timed.any():
-        slow = rows.response_time_ms >= np.quantile(rows.response_time_ms[timed], 0.99)
-        rules["slowest 1 % of requests"] = evaluation.binary_metrics(rows.positive, slow).f1
-    return rules
+    with connection(engine) as conn:
+        started = time.perf_counter()
+        with conn.begin():
+            current = registry.champion(conn, detector)
+            previous = registry.previous_champion(conn, detector)
+            if current is None or previous is None:
+                raise BadInput(
+                    f"{detector} has no earlier champion to go back to. `millrace models {detector}` lists all."
+                )
+            registry.record(conn, _by_hand(detector, previous, current, kind="rollback", reason=reason, by=by))
+        milliseconds = (time.perf_counter() - started) * 1000
+    return Rollback(before=current, champion=previous, milliseconds=round(milliseconds, 1))
 
 
 def _way_out(decision: promotion.Decision, detector: str, version: int) -> str:
-    """What to do where the gate leaves a detector without any champion."""
+    """How to score all the same, where the gate leaves a detector without any champion."""
     if not decision.first or decision.verdict is Verdict.PROMOTE:
         return ""
-    return (
-        f" Until there is a champion nothing is scored: add labels (`millrace label FILE.csv`) and train again, or "
-        f"take this version on trust with `millrace promote {detector} {version} --reason TEXT`."
-    )
+    return f" To score all the same, take this version on trust: `millrace promote {detector} {version} --reason TEXT`."
 
 
 def _recorded(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -11,6 +12,7 @@ import numpy.typing as npt
 import polars as pl
 from sqlalchemy import Connection
 
+from mllib import borders
 from mllib.detectors.base import Detector, Model
 from mllib.evaluation import BinaryMetrics, binary_metrics
 from mllib.features.stream import with_context
@@ -27,14 +29,24 @@ class LabelledScores:
     log_ids: npt.NDArray[np.int64]
     positive: npt.NDArray[np.bool_]
     clusters: npt.NDArray[np.int64]
-    """Number of the service and hour of the row: log lines come in bursts, so rows are no independent draws."""
+    """Number of the service and hour of the row: log lines come in bursts, so rows are no independent draws.
+
+    Hours that an incident connects are one, see `mllib.borders.clusters`.
+    """
     response_time_ms: npt.NDArray[np.float64]
     status_code: npt.NDArray[np.float64]
     dimensions: Mapping[str, Dimension]
     """What the rows are told apart by when the models are compared in parts: service and level."""
     scores: tuple[npt.NDArray[np.float64], ...]
+    seconds: tuple[float, ...]
+    """Processor time that each model took for the rows of the window, with their context."""
     excluded: int
     """Labelled rows that are left out because a model was trained on them."""
+    tied: Mapping[str, int]
+    """Labelled rows that are left out because they belong to rows before the window, by kind of group.
+
+    See `mllib.borders`. A row counts once, and not here if a model was trained on it.
+    """
 
     def metrics(self, model: int, threshold: float) -> BinaryMetrics:
         """Figures of one of the models at a threshold."""
@@ -51,15 +63,20 @@ def score_labelled(
     label_delay: timedelta,
     snapshot: str,
     trained_on: Sequence[Window] = (),
+    recorded_until: datetime | None = None,
 ) -> LabelledScores:
     """Scores the rows of ``window`` with a verdict that was mature at ``as_of``, each model with its own features.
 
-    Unlabelled rows count as context. Rows within ``trained_on`` are left out and counted.
+    Unlabelled rows count as context. Rows within ``trained_on`` are left out and counted, and so are those that belong
+    to a trace, an incident or a burst of lines from before the window: a model may know it from there. Verdicts filed
+    after ``recorded_until`` do not count, whatever they are about.
     """
-    verdicts = labels.in_window(conn, window, as_of=as_of, delay=label_delay)
+    verdicts = labels.in_window(conn, window, as_of=as_of, delay=label_delay, recorded_until=recorded_until)
     selection = logs.RowsInWindow(window=window, current=snapshot)
     kept: list[pl.DataFrame] = []
+    anomalies: list[pl.DataFrame] = []
     scores: list[list[npt.NDArray[np.float64]]] = [[] for _ in models]
+    seconds = [0.0 for _ in models]
     excluded = 0
     seen = pl.any_horizontal(
         pl.lit(False), *(pl.col("ts").is_between(w.start, w.end, closed="left") for w in trained_on)
@@ -70,27 +87,99 @@ def score_labelled(
             labelled=pl.col("claimed") & pl.col("positive").is_not_null(), seen=seen
         )
         excluded += int((marked["labelled"] & marked["seen"]).sum())
+        anomalies.append(marked.filter("labelled", "positive").select("ts", "service"))
         marked = marked.with_columns(claimed=pl.col("labelled") & ~pl.col("seen"))
         rows = marked.filter("claimed").drop("message")
         if rows.is_empty():
             continue
         kept.append(rows)
-        for collected, model in zip(scores, models, strict=True):
-            collected.append(model.raw_scores(marked.select(frame.columns)))
+        for number, model in enumerate(models):
+            started = time.process_time()
+            scores[number].append(model.raw_scores(marked.select(frame.columns)))
+            seconds[number] += time.process_time() - started
     rows = pl.concat(kept) if kept else _NONE
+    tied = _tied(
+        conn,
+        window,
+        rows,
+        anomalies,
+        as_of=as_of,
+        label_delay=label_delay,
+        snapshot=snapshot,
+        recorded_until=recorded_until,
+    )
+    free = ~np.logical_or.reduce(list(tied.values()))
+    rows = rows.filter(pl.Series(free))
+    positive = rows["positive"].to_numpy().astype(np.bool_)
+    dimensions = {name: _dimension(rows[name]) for name in ("service", "level")}
+    ts_us = rows["ts"].to_physical().to_numpy()
     return LabelledScores(
-        ts_us=rows["ts"].to_physical().to_numpy(),
+        ts_us=ts_us,
         log_ids=rows["log_id"].to_numpy(),
-        positive=rows["positive"].to_numpy().astype(np.bool_),
-        clusters=rows.select(pl.struct("service", pl.col("ts").dt.truncate("1h")).rank("dense").cast(pl.Int64))
-        .to_series()
-        .to_numpy(),
+        positive=positive,
+        clusters=borders.clusters(ts_us, dimensions["service"].codes, positive, borders.incident_limit(window)),
         response_time_ms=rows["response_time_ms"].cast(pl.Float64).fill_null(float("nan")).to_numpy(),
         status_code=rows["status_code"].cast(pl.Float64).fill_null(float("nan")).to_numpy(),
-        dimensions={name: _dimension(rows[name]) for name in ("service", "level")},
-        scores=tuple(np.concatenate(part) if part else np.empty(0) for part in scores),
+        dimensions=dimensions,
+        scores=tuple(np.concatenate(part)[free] if part else np.empty(0) for part in scores),
+        seconds=tuple(seconds),
         excluded=excluded,
+        tied={kind: int(mask.sum()) for kind, mask in tied.items()},
     )
+
+
+def _tied(
+    conn: Connection,
+    window: Window,
+    rows: pl.DataFrame,
+    anomalies: Sequence[pl.DataFrame],
+    *,
+    as_of: datetime,
+    label_delay: timedelta,
+    snapshot: str,
+    recorded_until: datetime | None,
+) -> dict[str, npt.NDArray[np.bool_]]:
+    """Which of ``rows`` belong to what lies before the window, by kind; no row is of two kinds.
+
+    ``anomalies`` are all labelled ones of the window, also those that are left out for another reason: they are links
+    of the chain that an incident is.
+    """
+    if rows.is_empty():
+        return {kind: np.zeros(0, dtype=np.bool_) for kind in borders.KINDS}
+    edge = borders.edge(window)
+    selection = logs.RowsInWindow(window=edge, current=snapshot)
+    frames = logs.stream(conn, selection, [edge], context=timedelta(0))
+    lines = pl.concat([_NO_LINES, *map(borders.templates, frames)])
+    bursts = borders.under_way(
+        lines,
+        window.start,
+        by=("service", "template"),
+        gap=borders.BURST_GAP,
+        limit=borders.burst_limit(window),
+    )
+    after = lines.filter(pl.col("ts") >= window.start)
+    verdicts = labels.in_window(
+        conn, Window(edge.start, window.start), as_of=as_of, delay=label_delay, recorded_until=recorded_until
+    )
+    before = lines.join(verdicts.filter("positive"), on="log_id", how="semi").select("ts", "service")
+    incidents = borders.under_way(
+        pl.concat([before, *anomalies]),
+        window.start,
+        by=("service",),
+        gap=borders.INCIDENT_GAP,
+        limit=borders.incident_limit(window),
+    )
+    traced = logs.labelled_of_earlier_traces(conn, window, look_back=borders.TRACE_LOOK_BACK, snapshot=snapshot)
+    masks = {
+        borders.TRACE: rows["log_id"].is_in(traced.implode()).to_numpy(),
+        borders.INCIDENT: borders.tied(rows, incidents),
+        borders.BURST: rows["log_id"].is_in(after["log_id"].filter(borders.tied(after, bursts)).implode()).to_numpy(),
+    }
+    taken = np.zeros(rows.height, dtype=np.bool_)
+    for kind in borders.KINDS:
+        masks[kind] = masks[kind] & ~taken
+        taken |= masks[kind]
+    return masks
 
 
 def _dimension(values: pl.Series) -> Dimension:
@@ -109,4 +198,8 @@ _NONE = pl.DataFrame(
         "response_time_ms": pl.Float64,
         "status_code": pl.Int32,
     }
+)
+
+_NO_LINES = pl.DataFrame(
+    schema={"log_id": pl.Int64, "ts": pl.Datetime("us", "UTC"), "service": pl.String, "template": pl.String}
 )

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import platform
 import subprocess
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version as library_version
 from typing import Any
@@ -17,13 +16,16 @@ from sqlalchemy import Connection, Engine
 
 from mllib import artifacts, evaluation
 from mllib.detectors import detector as detector_named
-from mllib.detectors.base import Detector
+from mllib.detectors.base import Detector, Model
 from mllib.errors import NothingToTrainOn
+from mllib.evaluation import BinaryMetrics
+from mllib.fingerprint import Fingerprint, RowHashes
 from mllib.jobs.labelled import score_labelled
 from mllib.settings import PROJECT
 from mllib.slices import Slices, grain_for, plan_slices
-from mllib.store import labels, logs, registry
+from mllib.store import labels, lineage, logs, registry
 from mllib.store.database import transaction
+from mllib.types import Window
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +49,36 @@ class TrainingOptions:
 DEFAULTS = TrainingOptions()
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingBasis:
+    """All that a model is made from. The same basis gives the same model, whatever is ingested or labelled later."""
+
+    train: Window
+    validation: Window
+    training_rows: int
+    """How many rows ``train`` holds: the sample is spread over them."""
+    snapshot: str
+    """Which rows count: those that it sees."""
+    as_of: datetime
+    """Up to when a label may have been known."""
+    recorded_until: datetime
+    """Up to when a label may have been filed; one that came in late counts as known at the time of its row."""
+    options: TrainingOptions
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fitted:
+    """A model with its threshold, and what it was made from."""
+
+    model: Model
+    artifact: bytes
+    artifact_digest: str
+    rows: RowHashes
+    labels_hash: str
+    """SHA-256 over ids and verdicts of the validation rows."""
+    validation: BinaryMetrics
+
+
 def fit_candidate(
     engine: Engine,
     detector: str,
@@ -64,70 +96,52 @@ def fit_candidate(
     as_of = (as_of or datetime.now(UTC)).astimezone(UTC)
     with transaction(engine) as conn:
         snapshot = logs.current_snapshot(conn)
-        slices = _plan(conn, method, as_of, options, snapshot)
-        log.info("Training on %s: %s rows.", slices.train, f"{slices.train_counts.rows:,}")
-        rows_hash = hashlib.sha256()
-
-        def frames() -> Iterator[pl.DataFrame]:
-            selection = logs.RowsInWindow(window=slices.train, current=snapshot)
-            for frame in logs.stream(conn, selection, [slices.train], context=method.context):
-                rows_hash.update(
-                    frame.filter("claimed").select(pl.col("ts").to_physical(), "log_id").to_numpy().tobytes()
-                )
-                yield frame
-
-        model = method.fit(frames(), rows=slices.train_counts.rows, seed=options.seed)
-        validation = score_labelled(
-            conn,
-            method,
-            slices.validation,
-            [model],
-            as_of=as_of,
-            label_delay=options.label_delay,
+        slices = plan(conn, method, as_of=as_of, options=options, snapshot=snapshot)
+        basis = TrainingBasis(
+            train=slices.train,
+            validation=slices.validation,
+            training_rows=slices.train_counts.rows,
             snapshot=snapshot,
+            as_of=as_of,
+            recorded_until=lineage.training_time(conn),
+            options=options,
         )
-        threshold = evaluation.best_threshold(validation.scores[0], validation.positive)
-        if threshold is None:
-            threshold = model.expected_threshold(_budgeted_rate(slices, options.alerts_per_day))
-            log.info(
-                "Validation has labels of one class or none, so the threshold follows the budget of %g alerts a day.",
-                options.alerts_per_day,
-            )
-        model = model.with_threshold(threshold)
-        content = artifacts.dumps(model.state())
+        fitted = fit(conn, method, basis)
         version = registry.add(
             conn,
             registry.NewVersion(
                 detector=detector,
-                artifact=content,
-                artifact_digest=artifacts.digest(content),
-                algorithm=model.algorithm,
-                parameters={**model.parameters, "training": _plain(options)},
-                feature_names=tuple(model.feature_names),
-                threshold=threshold,
+                artifact=fitted.artifact,
+                artifact_digest=fitted.artifact_digest,
+                algorithm=fitted.model.algorithm,
+                parameters={**fitted.model.parameters, "training": _plain(options)},
+                feature_names=tuple(fitted.model.feature_names),
+                threshold=fitted.model.threshold,
                 seed=options.seed,
                 train=slices.train,
                 validation=slices.validation,
                 holdout=slices.holdout,
                 training_rows=slices.train_counts.rows,
                 label_counts={
-                    "train": asdict(slices.train_counts),
-                    "validation": asdict(slices.validation_counts),
+                    "train": {**asdict(slices.train_counts), "content_hash": fitted.rows.content},
+                    "validation": {**asdict(slices.validation_counts), "labels_hash": fitted.labels_hash},
                     "holdout": asdict(slices.holdout_counts),
                 },
-                data_hash=rows_hash.hexdigest(),
-                validation_metrics=asdict(validation.metrics(0, threshold)),
-                code_revision=_code_revision(),
-                library_versions=_versions(),
+                data_hash=fitted.rows.ids,
+                validation_metrics=asdict(fitted.validation),
+                code_revision=code_revision(),
+                library_versions=libraries(),
                 as_of=as_of,
                 trained_by=trained_by,
+                snapshot=snapshot,
             ),
         )
-    log.info("Stored %s version %s with threshold %.4f.", detector, version, threshold)
+    log.info("Stored %s version %s with threshold %.4f.", detector, version, fitted.model.threshold)
     return version
 
 
-def _plan(conn: Connection, method: Detector, as_of: datetime, options: TrainingOptions, snapshot: str) -> Slices:
+def plan(conn: Connection, method: Detector, *, as_of: datetime, options: TrainingOptions, snapshot: str) -> Slices:
+    """The slices for a training at ``as_of``. Raises NothingToTrainOn where the rows do not allow any."""
     extent = labels.extent(conn, as_of=as_of, delay=options.label_delay)
     if extent.first_row is None or extent.last_row is None:
         raise NothingToTrainOn(
@@ -148,21 +162,71 @@ def _plan(conn: Connection, method: Detector, as_of: datetime, options: Training
     )
 
 
-def _budgeted_rate(slices: Slices, alerts_per_day: float) -> float:
-    """Share of rows to flag for so many alerts a day, at the training slice's volume; never more than one in ten."""
-    days = slices.train.length / timedelta(days=1)
-    return min(0.1, alerts_per_day * days / max(slices.train_counts.rows, 1))
+def fit(conn: Connection, method: Detector, basis: TrainingBasis) -> Fitted:
+    """Fits a model on the training rows and chooses its threshold on validation. Writes nothing.
+
+    Raises NothingToTrainOn when there are too few rows.
+    """
+    log.info("Training on %s: %s rows.", basis.train, f"{basis.training_rows:,}")
+    fingerprint = Fingerprint()
+
+    def frames() -> Iterator[pl.DataFrame]:
+        for frame in training_rows(conn, method, basis.train, basis.snapshot):
+            fingerprint.add(frame)
+            yield frame
+
+    options = basis.options
+    model = method.fit(frames(), rows=basis.training_rows, seed=options.seed)
+    validation = score_labelled(
+        conn,
+        method,
+        basis.validation,
+        [model],
+        as_of=basis.as_of,
+        label_delay=options.label_delay,
+        snapshot=basis.snapshot,
+        recorded_until=basis.recorded_until,
+    )
+    threshold = evaluation.best_threshold(validation.scores[0], validation.positive)
+    if threshold is None:
+        threshold = model.expected_threshold(_budgeted_rate(basis))
+        log.info(
+            "Validation has labels of one class or none, so the threshold follows the budget of %g alerts a day.",
+            options.alerts_per_day,
+        )
+    model = model.with_threshold(threshold)
+    content = artifacts.dumps(model.state())
+    return Fitted(
+        model=model,
+        artifact=content,
+        artifact_digest=artifacts.digest(content),
+        rows=fingerprint.hashes(),
+        labels_hash=evaluation.holdout_hash(validation.ts_us, validation.log_ids, validation.positive),
+        validation=validation.metrics(0, threshold),
+    )
 
 
-def _plain(options: TrainingOptions) -> dict[str, Any]:
-    return {**asdict(options), "label_delay": options.label_delay.total_seconds()}
+def training_rows(conn: Connection, method: Detector, window: Window, snapshot: str) -> Iterator[pl.DataFrame]:
+    """The rows of a window that a snapshot sees, led by the detector's context."""
+    selection = logs.RowsInWindow(window=window, current=snapshot)
+    return logs.stream(conn, selection, [window], context=method.context)
 
 
-def _versions() -> dict[str, str]:
+def options_of(parameters: Mapping[str, Any]) -> TrainingOptions:
+    """The options in a version's parameters. Those that it was trained without, being older, are the defaults."""
+    stored = {**parameters.get("training", {})}
+    if "label_delay" in stored:
+        stored["label_delay"] = timedelta(seconds=stored["label_delay"])
+    known = {field.name for field in fields(TrainingOptions)}
+    return TrainingOptions(**{name: value for name, value in stored.items() if name in known})
+
+
+def libraries() -> dict[str, str]:
+    """Versions of Python and of the libraries that a model's figures depend on."""
     return {"python": platform.python_version(), **{name: library_version(name) for name in _LIBRARIES}}
 
 
-def _code_revision() -> str | None:
+def code_revision() -> str | None:
     """Git revision of the checkout; None where it runs without one, as in a container."""
     command = ["git", "-C", str(PROJECT), "rev-parse", "HEAD"]
     try:
@@ -170,3 +234,13 @@ def _code_revision() -> str | None:
     except FileNotFoundError:
         return None
     return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _budgeted_rate(basis: TrainingBasis) -> float:
+    """Share of rows to flag for so many alerts a day, at the training slice's volume; never more than one in ten."""
+    days = basis.train.length / timedelta(days=1)
+    return min(0.1, basis.options.alerts_per_day * days / max(basis.training_rows, 1))
+
+
+def _plain(options: TrainingOptions) -> dict[str, Any]:
+    return {**asdict(options), "label_delay": options.label_delay.total_seconds()}

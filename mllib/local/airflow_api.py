@@ -28,7 +28,7 @@ class AirflowApi:
 
     def __init__(self, url: str, user: str, password: str) -> None:
         self.url = url.rstrip("/")
-        self._user = user
+        self.user = user
         self._password = password
         self._token: str | None = None
         # Without the proxies of the environment: Airflow is on this machine.
@@ -36,7 +36,7 @@ class AirflowApi:
 
     def sign_in(self) -> None:
         """Fetch a token. Raises ApiProblem with status 401 when the user or the password is wrong."""
-        answer = self._send("POST", "/auth/token", {"username": self._user, "password": self._password})
+        answer = self._send("POST", "/auth/token", {"username": self.user, "password": self._password})
         self._token = answer["access_token"]
 
     def call(self, method: str, path: str, body: object = None) -> Any:

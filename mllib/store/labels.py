@@ -59,9 +59,21 @@ def hours(
     ]
 
 
-def in_window(conn: Connection, window: Window, *, as_of: datetime, delay: timedelta) -> pl.DataFrame:
-    """Mature verdicts on rows of a window: columns ``log_id`` and ``positive`` (any verdict but 0)."""
-    binds = {"start": window.start, "end": window.end, "as_of": as_of, "delay": delay}
+def in_window(
+    conn: Connection, window: Window, *, as_of: datetime, delay: timedelta, recorded_until: datetime | None = None
+) -> pl.DataFrame:
+    """Mature verdicts on rows of a window: columns ``log_id`` and ``positive`` (any verdict but 0).
+
+    Imported ones count as known at the time of their row, however late they were filed; with ``recorded_until`` those
+    that were really filed later are left out.
+    """
+    binds = {
+        "start": window.start,
+        "end": window.end,
+        "as_of": as_of,
+        "delay": delay,
+        "recorded_until": recorded_until,
+    }
     rows = conn.execute(queries["labels.in_window"], binds).all()
     return pl.DataFrame(
         {"log_id": [row.log_id for row in rows], "positive": [row.label != "0" for row in rows]},

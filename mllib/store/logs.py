@@ -14,6 +14,7 @@ from psycopg import errors, pq, sql
 from sqlalchemy import Connection
 
 from mllib.store.database import driver
+from mllib.store.queries import queries
 from mllib.types import Window
 
 CHUNK_ROWS = 50_000
@@ -83,6 +84,13 @@ def count(conn: Connection, selection: Selection, ranges: Sequence[Window]) -> i
             row = cursor.execute(query).fetchone()
             total += row[0] if row else 0
     return total
+
+
+def labelled_of_earlier_traces(conn: Connection, window: Window, *, look_back: timedelta, snapshot: str) -> pl.Series:
+    """``log_id`` of the labelled rows of a window whose trace has a row in the ``look_back`` before it."""
+    binds = {"since": window.start - look_back, "start": window.start, "end": window.end, "snapshot": snapshot}
+    found = conn.execute(queries["logs.labelled_of_earlier_traces"], binds).scalars()
+    return pl.Series("log_id", list(found), dtype=pl.Int64)
 
 
 def stream(

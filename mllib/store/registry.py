@@ -43,6 +43,7 @@ class NewVersion:
     library_versions: Mapping[str, str]
     as_of: datetime
     trained_by: str
+    snapshot: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,6 +119,7 @@ def add(conn: Connection, new: NewVersion) -> int:
             "library_versions": json.dumps(new.library_versions),
             "as_of": new.as_of,
             "trained_by": new.trained_by,
+            "snapshot": new.snapshot,
         },
     )
     return version
@@ -149,6 +151,13 @@ def get(conn: Connection, detector: str, version: int) -> ModelVersion:
         as_of=row.as_of,
         trained_at=row.trained_at,
     )
+
+
+def champion_at(conn: Connection, detector: str, moment: datetime) -> int | None:
+    """The version that was champion at a time, None where there was none."""
+    binds = {"detector": detector, "moment": moment}
+    found: int | None = conn.execute(queries["registry.champion_at"], binds).scalar_one()
+    return found
 
 
 def versions(conn: Connection, detector: str | None = None) -> list[dict[str, Any]]:

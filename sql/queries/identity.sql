@@ -18,12 +18,13 @@ select pg_advisory_lock(hashtext('millrace.adopt'));
 select pg_advisory_unlock(hashtext('millrace.adopt'));
 
 -- name: counts
--- The next transaction id here, and the first that no row and no claim knows.
+-- The next transaction id here, and the first that no row, claim, plan or model knows.
 select
     pg_snapshot_xmax(pg_current_snapshot())::text::bigint as here,
     greatest(
         (select max(pg_snapshot_xmax(r.snapshot)::text::bigint) from millrace.scoring_runs as r),
         (select max(pg_snapshot_xmax(p.snapshot)::text::bigint) from millrace.rescore_plans as p),
+        (select max(pg_snapshot_xmax(m.snapshot)::text::bigint) from millrace.model_registry as m),
         (select max(l.ingest_xid)::text::bigint + 1 from millrace.logs as l),
         0
     ) as target;

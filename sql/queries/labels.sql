@@ -48,6 +48,7 @@ from millrace.labels
 where
     subject = 'logs' and ts >= :start and ts < :end
     and case origin when 'import' then ts else labelled_at end + cast(:delay as interval) <= :as_of
+    and labelled_at <= coalesce(cast(:recorded_until as timestamptz), 'infinity')
 order by ts, row_id, label_id desc;
 
 -- name: stage

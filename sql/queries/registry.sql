@@ -36,7 +36,7 @@ insert into millrace.model_registry
 (
     detector_id, version, artifact_digest, algorithm, parameters, feature_names, threshold, seed,
     train_window, validation_window, holdout_window, training_rows, label_counts, data_hash, validation_metrics,
-    code_revision, library_versions, as_of, trained_by
+    code_revision, library_versions, as_of, trained_by, snapshot
 )
 values (
     :detector_id, :version, :artifact_digest, :algorithm, cast(:parameters as jsonb), :feature_names, :threshold, :seed,
@@ -44,7 +44,8 @@ values (
     case when cast(:validation_start as timestamptz) is not null then tstzrange(:validation_start, :validation_end) end,
     case when cast(:holdout_start as timestamptz) is not null then tstzrange(:holdout_start, :holdout_end) end,
     :training_rows, cast(:label_counts as jsonb), :data_hash,
-    cast(:validation_metrics as jsonb), :code_revision, cast(:library_versions as jsonb), :as_of, :trained_by
+    cast(:validation_metrics as jsonb), :code_revision, cast(:library_versions as jsonb), :as_of, :trained_by,
+    cast(:snapshot as pg_snapshot)
 );
 
 -- name: get_version
@@ -56,6 +57,10 @@ select
     lower(m.holdout_window) as holdout_start, upper(m.holdout_window) as holdout_end
 from millrace.model_registry as m join millrace.detectors as d using (detector_id)
 where d.name = :detector and m.version = :version;
+
+-- name: champion_at
+-- The version that was champion at a time, if there was one.
+select millrace.champion_at(:detector, :moment);
 
 -- name: list_versions
 -- Versions of one detector, or of all, newest first, with the last verdict on each.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.bench import backfill, bgl, gate, hdfs, light, speed
+from tests.bench import backfill, bgl, gate, hdfs, light, replay, speed
 
 BENCHMARKS = {
     "speed": speed.run,
@@ -18,6 +18,7 @@ BENCHMARKS = {
     "backfill": backfill.run,
     "bgl": bgl.run,
     "hdfs": hdfs.run,
+    "replay": replay.run,
 }
 NEED_DATA = ("bgl", "hdfs")
 
@@ -25,7 +26,11 @@ NEED_DATA = ("bgl", "hdfs")
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench ARGS=", description=__doc__)
     parser.add_argument("name", nargs="?", default="speed", choices=sorted(BENCHMARKS), help="default: speed")
-    parser.add_argument("--data", type=Path, help="folder of the data set, for bgl and hdfs")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        help="folder of the data set, for bgl and hdfs; replay takes BGL out of it instead of generated logs",
+    )
     chosen = parser.parse_args()
     if chosen.name in NEED_DATA and chosen.data is None:
         parser.error(f"{chosen.name} needs --data FOLDER: the data is not part of the project")

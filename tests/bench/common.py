@@ -34,9 +34,12 @@ class CommandFailedError(Exception):
 def millrace(dsn: str, *arguments: str) -> dict[str, Any]:
     """What ``millrace ... --json`` reports, with its peak memory in MiB as ``peak_mib``. Raises CommandFailedError."""
     command = [sys.executable, "-m", "mllib", *arguments, "--json"]
-    with subprocess.Popen(
-        command, env={**os.environ, "MILLRACE_DSN": dsn}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    # Into files: a pipe that nobody empties while the process is watched stops it once it is full.
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8") as output,
+        tempfile.TemporaryFile("w+", encoding="utf-8") as errors,
+        subprocess.Popen(command, env={**os.environ, "MILLRACE_DSN": dsn}, stdout=output, stderr=errors) as process,
+    ):
         watched = psutil.Process(process.pid)
         peak = 0
         while process.poll() is None:
@@ -45,10 +48,12 @@ def millrace(dsn: str, *arguments: str) -> dict[str, Any]:
                 process.wait(0.02)
             except (psutil.NoSuchProcess, subprocess.TimeoutExpired):
                 continue
-        output, errors = process.communicate()
+        output.seek(0)
+        errors.seek(0)
+        printed, said = output.read(), errors.read()
     if process.returncode:
-        raise CommandFailedError(errors.strip().splitlines()[-1])
-    report: dict[str, Any] = json.loads(output.splitlines()[-1])
+        raise CommandFailedError(said.strip().splitlines()[-1])
+    report: dict[str, Any] = json.loads(printed.splitlines()[-1])
     return {**report, "peak_mib": round(peak / 2**20)}
 
 

@@ -16,6 +16,7 @@ from mllib.evaluation import BinaryMetrics, BootstrapDifference, bootstrap_count
 from mllib.paired_counts import Ints, PairedCounts, distinct
 from mllib.promotion import Evidence, decide
 from mllib.types import Policy, Verdict
+from tests.bench import flipped
 from tests.bench.common import table
 
 CHAMPION_F1 = 0.80
@@ -49,7 +50,8 @@ class Bursts:
 
 
 def run(_: Path | None) -> None:
-    """Prints how often each policy promotes, and how often equal candidates would pass two other lower bounds."""
+    """Prints how often each policy promotes, how often equal candidates would pass two other lower bounds, and the same
+    for labels that were flipped."""
     started = time.perf_counter()
     generator = np.random.default_rng(20_260_101)
     rows = []
@@ -68,6 +70,7 @@ def run(_: Path | None) -> None:
             rows.append({**row, **compared})
     title = f"Promoted by strict / by evidence; champion's F1 {CHAMPION_F1:.2f}, 2 % anomalies, {TRIALS} trials each:"
     table(title, rows)
+    flipped.run()
     print(f"\n{time.perf_counter() - started:.0f} s")
 
 

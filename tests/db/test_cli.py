@@ -20,7 +20,7 @@ from tests.db.scoring_factories import check_accounts, insert_logs, make_partiti
 
 BUILT = {
     *("up", "down", "status", "dsn", "migrate", "ingest", "label", "train", "score", "models", "promote"),
-    *("rollback", "doctor", "maintain", "retain", "adopt", "rescore", "backlog"),
+    *("rollback", "doctor", "maintain", "retain", "adopt", "rescore", "backlog", "reproduce", "report", "replay"),
 }
 
 
@@ -220,7 +220,7 @@ def test_wrong_usage(arguments: list[str], said: str) -> None:
 def test_help_lists_what_there_is() -> None:
     done = millrace("--help")
     assert done.returncode == 0
-    listed = re.findall(r"^    ([a-z]+) +\S", done.stdout, re.MULTILINE)
+    listed = re.findall(r"^    ([a-z]+)(?: +\S|$)", done.stdout, re.MULTILINE)
     assert set(listed) == BUILT
     for name in listed:
         shown = millrace(name, "--help")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
 import pytest
 from sqlalchemy import Engine
 
+from mllib import artifacts
 from mllib.errors import BadInput
 from mllib.jobs import judging
 from mllib.jobs.judging import judge_candidate
@@ -16,7 +18,16 @@ from mllib.store import registry
 from mllib.store.database import transaction
 from mllib.types import ModelStatus, Policy, Verdict
 from tests.db.scoring_factories import DETECTOR, rows, scalar
-from tests.db.training_factories import END, change, decisions, make_champion_like, run, stored_model, version_row
+from tests.db.training_factories import (
+    END,
+    add_version,
+    change,
+    decisions,
+    make_champion_like,
+    run,
+    stored_model,
+    version_row,
+)
 
 FEW = "delete from millrace.labels where label <> '0' and label_id % 20 <> 0"
 
@@ -125,10 +136,11 @@ def test_too_few_labels_are_not_enough_evidence(shop: Engine, labels: str, champ
 
 
 def test_labels_that_are_all_positive_promote_nobody(shop: Engine) -> None:
-    """Flagging every row has an F1 of 1 there, which cannot be beaten."""
+    """False alarms cannot be counted there, and flagging every row has an F1 of 1."""
     change(shop, ALL_POSITIVE)
     report = run(shop)
-    assert report.verdict is Verdict.REFUSE
+    assert report.verdict is Verdict.NOT_ENOUGH_EVIDENCE
+    assert "hardly any labelled line is an ordinary one" in report.reason
     assert report.holdout_rows == report.holdout_positives >= 30
 
 
@@ -245,3 +257,55 @@ def test_significance_is_told_beside_the_verdict_and_looks_at_the_holdout_are_co
     elsewhere = run(shop, as_of=END - timedelta(days=2))
     assert elsewhere.holdout_hash != first.holdout_hash
     assert decisions(shop)[-1]["figures"]["holdout_looks"] == 1
+
+
+def test_a_candidate_whose_stored_model_is_damaged_is_refused_and_the_refusal_kept(shop: Engine) -> None:
+    run(shop)
+    version = add_version(shop, like=1, content=b"no archive of arrays")
+    report = judge_candidate(shop, DETECTOR, version, decided_by="test")
+    assert (report.verdict, report.candidate_f1, report.champion_version) == (Verdict.REFUSE, None, 1)
+    assert report.reason.startswith("Refused: the candidate's stored model cannot be used as it is")
+    assert "it is not an archive of arrays" in report.reason
+    assert (version_row(shop, version)["status"], version_row(shop, 1)["status"]) == ("refused", "champion")
+    assert decisions(shop)[-1]["figures"]["defects"]
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"feature_names": ("one",)}, "features of the stored model are not those on record"),
+        ({"threshold": 0.25}, "on record is 0.25"),
+    ],
+    ids=["features", "threshold"],
+)
+def test_a_model_that_is_not_what_the_registry_says_is_refused(shop: Engine, other: dict[str, Any], said: str) -> None:
+    first = fit_candidate(shop, DETECTOR, trained_by="test")
+    content = artifacts.dumps(stored_model(shop, first).state())
+    report = judge_candidate(shop, DETECTOR, add_version(shop, like=first, content=content, **other), decided_by="test")
+    assert report.verdict is Verdict.REFUSE
+    assert said in report.reason
+    # The same model as it was registered is fit to be the first champion.
+    assert judge_candidate(shop, DETECTOR, first, decided_by="test").verdict is Verdict.PROMOTE
+
+
+def test_a_first_champion_that_flags_far_too_much_serves_and_says_so(shop: Engine) -> None:
+    first = fit_candidate(shop, DETECTOR, trained_by="test")
+    model = stored_model(shop, first)
+    noisy = model.with_threshold(model.expected_threshold(0.2))
+    version = add_version(shop, like=first, content=artifacts.dumps(noisy.state()), threshold=noisy.threshold)
+    report = judge_candidate(shop, DETECTOR, version, decided_by="test")
+    assert report.verdict is Verdict.PROMOTE
+    figures = decisions(shop)[-1]["figures"]
+    assert figures["candidate"]["f1"] > figures["flag_everything_f1"]
+    assert "most alarms will be false" in report.reason
+
+
+def test_time_size_and_digest_of_both_models_are_in_the_figures(shop: Engine) -> None:
+    run(shop)
+    run(shop)
+    figures = decisions(shop)[-1]["figures"]
+    for name, version in (("candidate_footprint", 2), ("champion_footprint", 1)):
+        assert figures[name]["seconds"] > 0
+        assert figures[name]["artifact_bytes"] > 1_000
+        assert figures[name]["artifact_digest"] == version_row(shop, version)["artifact_digest"]
+    assert {gate["name"] for gate in figures["gates"]} >= {"usable", "cost"}

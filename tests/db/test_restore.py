@@ -13,9 +13,12 @@ from sqlalchemy import Engine, text
 from mllib.errors import RestoredElsewhere
 from mllib.jobs import scoring
 from mllib.jobs.doctor import Patience, examine
+from mllib.jobs.reproducing import reproduce
+from mllib.jobs.training import fit_candidate
 from mllib.local.postgres import EmbeddedPostgres, binary
 from mllib.store import identity
 from mllib.store.database import engine_for, transaction
+from mllib.store.lineage import lineage_of
 from tests.db.scoring_factories import (
     DETECTOR,
     check_accounts,
@@ -148,3 +151,20 @@ def test_a_copy_in_the_same_cluster_is_at_home(dsn: str, engine: Engine) -> None
     """Every test's database is one."""
     assert identity.adopt(engine) is None
     assert answer("adopt", dsn=dsn) == {"adopted": False, "advanced": 0}
+
+
+def test_a_version_is_trained_again_in_another_cluster(
+    shop: Engine, elsewhere: EmbeddedPostgres, tmp_path: Path
+) -> None:
+    """Rows and snapshot carry the same ids there, and what is written after `adopt` is newer than both."""
+    version = fit_candidate(shop, DETECTOR, trained_by="test")
+    dsn = shop.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    restored = dump_and_restore(dsn, elsewhere, tmp_path)
+    other = engine_for(restored)
+    assert reproduce(other, DETECTOR, version).exact
+    identity.adopt(other)
+    with transaction(other) as conn:
+        start = lineage_of(conn, DETECTOR, version).train.start
+    insert_logs(other, 100, start=start)
+    assert reproduce(other, DETECTOR, version).exact
+    other.dispose()

@@ -51,34 +51,37 @@ def stored_model(engine: Engine, version: int) -> Model:
         return detector(DETECTOR).load(artifacts.loads(*registry.artifact(conn, DETECTOR, version)))
 
 
-def make_champion_like(engine: Engine, like: int, model: Model) -> int:
-    """Puts a model into the registry beside version ``like``, trained on the same, and makes it champion."""
-    content = artifacts.dumps(model.state())
+def add_version(engine: Engine, *, like: int, content: bytes, **override: Any) -> int:
+    """Puts a candidate of these bytes into the registry, otherwise like version ``like`` unless overridden."""
+    row = version_row(engine, like)
     with transaction(engine) as conn:
         beside = registry.get(conn, DETECTOR, like)
-        version = registry.add(
-            conn,
-            registry.NewVersion(
-                detector=DETECTOR,
-                artifact=content,
-                artifact_digest=artifacts.digest(content),
-                algorithm=model.algorithm,
-                parameters={},
-                feature_names=model.feature_names,
-                threshold=model.threshold,
-                seed=1,
-                train=beside.train,
-                validation=beside.validation,
-                holdout=beside.holdout,
-                training_rows=beside.training_rows,
-                label_counts={},
-                data_hash="0",
-                validation_metrics={},
-                code_revision=None,
-                library_versions={},
-                as_of=beside.as_of,
-                trained_by="test",
-            ),
-        )
+        values: dict[str, Any] = {
+            "detector": DETECTOR,
+            "artifact": content,
+            "artifact_digest": artifacts.digest(content),
+            "algorithm": row["algorithm"],
+            "parameters": {},
+            "feature_names": tuple(row["feature_names"]),
+            "threshold": row["threshold"],
+            "seed": 1,
+            "train": beside.train,
+            "validation": beside.validation,
+            "holdout": beside.holdout,
+            "training_rows": beside.training_rows,
+            "label_counts": {},
+            "data_hash": "0",
+            "validation_metrics": {},
+            "code_revision": None,
+            "library_versions": {},
+            "as_of": beside.as_of,
+            "trained_by": "test",
+        }
+        return registry.add(conn, registry.NewVersion(**(values | override)))
+
+
+def make_champion_like(engine: Engine, like: int, model: Model) -> int:
+    """Puts a model into the registry beside version ``like``, trained on the same, and makes it champion."""
+    version = add_version(engine, like=like, content=artifacts.dumps(model.state()), threshold=model.threshold)
     judging.promote(engine, DETECTOR, version, reason="a test needs it", by="test", against_current=True)
     return version

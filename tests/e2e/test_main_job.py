@@ -73,7 +73,7 @@ def test_the_first_model_is_promoted_by_its_figures(local: Stack) -> None:
         "select status, f1, trained_by from analytics.model_history where version = :version",
         version=verdict["version"],
     )
-    assert (status, by) == ("champion", run.run_id)
+    assert (status, by) == ("champion", f"{run.run_id} ({local.api.user})")
     assert f1 == pytest.approx(verdict["candidate_f1"])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import itertools
 import json
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from mllib.demo import generate
+from mllib.demo.drift import Drift
 from mllib.errors import BadInput
 
 NOW = datetime(2031, 5, 14, 10, 37, 12, tzinfo=UTC)
@@ -108,6 +110,51 @@ def test_the_same_now_and_seed_give_the_same_bytes(tmp_path: Path) -> None:
     assert len(first) == 2
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in again]
     assert [path.read_bytes() for path in first] != [path.read_bytes() for path in other]
+
+
+def test_drift_changes_the_shop_at_its_weeks_and_nothing_before(tmp_path: Path) -> None:
+    drift = Drift(release=2, slowdown=3, mislabelled=())
+    how: dict[str, Any] = {"now": NOW, "days": 28, "rows": 20_000}
+    steady = [read([path]) for path in generate(tmp_path / "steady", **how)]
+    paths = generate(tmp_path / "drifting", **how, drift=drift)
+    drifting = [read([path]) for path in paths]
+    assert [len(week) for week in drifting] == [len(week) for week in steady]
+    assert {row["service"] for row in drifting[0]} == {row["service"] for row in steady[0]}
+    for week in drifting[1:]:
+        services = {row["service"] for row in week}
+        assert ("recommender" in services, "personaliser" in services) == (False, True)
+        deferred = [row for row in week if "ledger sync" in row["message"]]
+        assert len(deferred) > 0.01 * len(week)
+        assert {(row["level"], row["label"]) for row in deferred} == {("WARN", 0)}
+    assert not [row for row in drifting[0] if "ledger sync" in row["message"]]
+
+    def home(week: list[dict[str, Any]]) -> float:
+        times = [row["response_time_ms"] for row in week if row["message"].startswith("GET / ")]
+        return sum(times) / len(times)
+
+    assert home(drifting[1]) == pytest.approx(home(steady[1]), rel=0.1)
+    assert home(drifting[2]) == pytest.approx(2 * home(steady[2]), rel=0.1)
+    words = [" ".join(row["message"] for row in week if row["label"]) for week in drifting]
+    assert "no space left on device" in words[0] + words[1]
+    assert "no space left on device" not in words[2] + words[3]
+    assert "volume is at quota" in words[2] + words[3]
+
+
+def test_wrong_labels_lie_in_their_weeks_and_the_truth_beside_them(tmp_path: Path) -> None:
+    how: dict[str, Any] = {"now": NOW, "days": 21, "rows": 9_000}
+    right = read(generate(tmp_path / "right", **how, drift=Drift(mislabelled=())))
+    paths = generate(tmp_path / "wrong", **how, drift=Drift(mislabelled=(2,), flipped=0.3))
+    weeks = [read([path]) for path in paths]
+    given = [row for week in weeks for row in week]
+    wrong = {
+        row["id"]: truth["label"] for row, truth in zip(given, right, strict=True) if row["label"] != truth["label"]
+    }
+    assert 0.25 * len(weeks[1]) < len(wrong) < 0.35 * len(weeks[1])
+    assert set(wrong) <= {row["id"] for row in weeks[1]}
+    with (tmp_path / "wrong" / "corrections.csv").open(newline="") as file:
+        told = list(csv.DictReader(file))
+    assert {row["id"]: int(row["label"]) for row in told} == wrong
+    assert {row["source"] for row in told} == {"demo-synthetic-week2"}
 
 
 def test_a_single_day_of_few_rows_has_all_there_is(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -238,8 +239,14 @@ def test_no_alarm_and_no_anomaly_is_an_f1_of_zero_in_every_resample() -> None:
 
 
 def test_the_smallest_detectable_difference_follows_its_formula() -> None:
-    spread = BootstrapDifference(difference=0.1, lower=0.0, upper=0.2, standard_error=0.02, resamples=1, clusters=9)
-    assert smallest_detectable_difference(spread) == pytest.approx((1.645 + 0.84) * 0.02)
+    """The bound of the gate is widened, so a difference must be larger to be seen where few clusters tell."""
+    spread = BootstrapDifference(
+        difference=0.1, lower=0.0, upper=0.2, standard_error=0.02, resamples=1, clusters=9, effective_clusters=5.0
+    )
+    # Student's t with 4 degrees of freedom has its 95 % quantile at 2.132.
+    assert smallest_detectable_difference(spread) == pytest.approx((2.132 + 0.84) * 0.02, rel=1e-3)
+    many = replace(spread, effective_clusters=1e6)
+    assert smallest_detectable_difference(many) == pytest.approx((1.645 + 0.84) * 0.02, rel=1e-3)
 
 
 @pytest.mark.parametrize("clusters", [3.0, 3.7, 5.0, 12.4, 80.0, 900.0])

@@ -1,0 +1,58 @@
+"""Hashes of the rows that a model is fitted on, by which it is proven later that they are still the same."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import polars as pl
+
+_COLUMNS = ("ts", "log_id", "claimed", "level", "service", "message", "response_time_ms", "status_code")
+"""What features are made from. A column that a frame gains must not change the hashes that are on record."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RowHashes:
+    """``rows`` claimed rows; SHA-256 (hex) over their times and ids, and over all that the features see of them."""
+
+    rows: int
+    ids: str
+    content: str
+    """Over the context rows as well: they are in the windows of the others."""
+
+
+class Fingerprint:
+    """Takes log frames (see `mllib.detectors.base`) one by one, in order; how they are cut makes no difference."""
+
+    def __init__(self) -> None:
+        self._rows = 0
+        self._ids = hashlib.sha256()
+        # One hash for each column, so that the same values give the same hash wherever a frame ends.
+        self._parts = {f"{name} {part}": hashlib.sha256() for name in _COLUMNS for part in ("form", "values")}
+
+    def add(self, frame: pl.DataFrame) -> None:
+        """Takes the next frame."""
+        claimed = frame.filter("claimed")
+        self._rows += claimed.height
+        self._ids.update(claimed.select(pl.col("ts").to_physical(), "log_id").to_numpy().tobytes())
+        for name in _COLUMNS:
+            form, values = _bytes(frame[name])
+            self._parts[f"{name} form"].update(form)
+            self._parts[f"{name} values"].update(values)
+
+    def hashes(self) -> RowHashes:
+        """What has been taken so far."""
+        whole = hashlib.sha256()
+        for name in sorted(self._parts):
+            whole.update(f"{name} {self._parts[name].hexdigest()}\n".encode())
+        return RowHashes(rows=self._rows, ids=self._ids.hexdigest(), content=whole.hexdigest())
+
+
+def _bytes(values: pl.Series) -> tuple[bytes, bytes]:
+    """Where the values end or are missing, and the values themselves."""
+    if values.dtype == pl.String:
+        lengths = values.str.len_bytes().cast(pl.Int64).fill_null(-1)  # a missing text is not an empty one
+        return lengths.to_numpy().tobytes(), "".join(values.drop_nulls()).encode()
+    plain = values.to_physical()
+    plain = plain.cast(pl.Int8) if plain.dtype == pl.Boolean else plain
+    return values.is_null().cast(pl.Int8).to_numpy().tobytes(), plain.fill_null(0).to_numpy().tobytes()

@@ -1,0 +1,305 @@
+"""The conditions of a promotion. Each says how it came out three times: in plain words, what to do, and in figures."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TypeGuard
+
+from mllib.evidence import Evidence, Footprint
+from mllib.segments import fallen
+
+NAMED = 3
+"""So many of the services and levels that lost are named, the worst first; the figures hold all."""
+
+NOTICEABLE_SECONDS = 1.0
+"""Scoring the holdout in less processor time than this is quick enough: start and cache effects outweigh the rest."""
+
+NOTICEABLE_BYTES = 8 * 1024 * 1024
+"""A model up to this size is small enough for any worker, whatever the champion's."""
+
+NOTHING_TO_DO = "Nothing; the next training tries again with newer logs."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """One condition of a promotion, and how it came out.
+
+    ``summary`` is a clause without figures, ``advice`` a sentence on what to do (empty when there is nothing special),
+    ``detail`` holds the figures.
+    """
+
+    name: str
+    passed: bool
+    summary: str
+    advice: str
+    detail: str
+
+
+def usable(evidence: Evidence) -> Gate:
+    """The stored model is intact, is what the registry says, and gives every row a score."""
+    passed = not evidence.defects
+    detail = "the stored model loads, has the features and the threshold on record, and gives every row a score"
+    if evidence.candidate_footprint:
+        detail += f" (SHA-256 checked: {evidence.candidate_footprint.artifact_digest[:12]}...)"
+    return Gate(
+        name="usable",
+        passed=passed,
+        summary="the candidate can be used" if passed else "the candidate's stored model cannot be used as it is",
+        advice="" if passed else "Train again; if it happens again, something changes models after their training.",
+        detail=detail if passed else "; ".join(evidence.defects),
+    )
+
+
+def enough_positives(evidence: Evidence, min_positives: int) -> Gate:
+    """There are enough labelled anomalies to judge on."""
+    passed = evidence.holdout_positives >= min_positives
+    detail = (
+        f"the holdout of {evidence.holdout_rows:,} rows holds {evidence.holdout_positives:,} labelled anomalies, "
+        f"at least {min_positives:,} are needed"
+    )
+    if evidence.excluded_rows:
+        detail += f" ({evidence.excluded_rows:,} rows that a model was trained on are left out)"
+    if tied := {kind: count for kind, count in evidence.tied_rows.items() if count}:
+        kinds = ", ".join(f"{kind} {count:,}" for kind, count in tied.items())
+        detail += f" ({sum(tied.values()):,} rows are left out as part of what began before it: {kinds})"
+    if passed:
+        summary = "there are enough labelled anomalies to judge on"
+    elif not evidence.holdout_rows:
+        summary = "there is no labelled line to judge on"
+    elif not evidence.holdout_positives:
+        summary = "none of the labelled lines to judge on is an anomaly"
+    else:
+        summary = "there are too few labelled anomalies to tell a good model from a lucky one"
+    advice = "" if passed else "Label more lines (`millrace label FILE.csv`), anomalies above all, and train again."
+    return Gate(name="enough_positives", passed=passed, summary=summary, advice=advice, detail=detail)
+
+
+def enough_normal(evidence: Evidence, min_normal: int) -> Gate:
+    """There are enough labelled lines that are no anomalies: without them false alarms cannot be counted."""
+    normal = evidence.holdout_rows - evidence.holdout_positives
+    # Without any labelled line the gate before this one has said all there is to say.
+    passed = normal >= min_normal or not evidence.holdout_rows
+    return Gate(
+        name="enough_normal",
+        passed=passed,
+        summary="there are enough labelled lines that are no anomalies"
+        if passed
+        else "hardly any labelled line is an ordinary one, so false alarms cannot be counted",
+        advice="" if passed else "Label ordinary lines too (`millrace label FILE.csv`), and train again.",
+        detail=f"{normal:,} rows of the holdout are labelled as no anomaly, at least {min_normal:,} are needed",
+    )
+
+
+def usual_volume(evidence: Evidence, limit: float) -> Gate:
+    """There are neither far more nor far fewer lines a day than in the weeks trained on."""
+    ratio = evidence.volume_ratio
+    if evidence.first or ratio is None:
+        detail = "there is no champion to protect" if evidence.first else "there is no volume to compare with"
+        return Gate(name="usual_volume", passed=True, summary=detail, advice="", detail=detail)
+    passed = 1 / limit <= ratio <= limit
+    summary, advice = "there are about as many lines a day as in the weeks trained on", ""
+    if not passed:
+        few_or_many = "more" if ratio > 1 else "fewer"
+        summary = (
+            f"there are far {few_or_many} lines a day than in the weeks trained on, which says little of other days"
+        )
+        advice = (
+            "Find out why the volume changed. If it stays so, the next trainings get used to it; if it does not, they "
+            "judge on ordinary days again."
+        )
+    detail = (
+        f"the holdout has {ratio:.3g} times as many rows a day as the training window, the limit is a factor of "
+        f"{limit:g} up or down"
+    )
+    return Gate(name="usual_volume", passed=passed, summary=summary, advice=advice, detail=detail)
+
+
+def usual_labels(evidence: Evidence, limit: float) -> Gate:
+    """The labels do not call far more lines anomalies than those of the weeks trained on do."""
+    ratio = evidence.anomaly_ratio
+    if evidence.first or ratio is None:
+        detail = "there is no champion to protect" if evidence.first else "too few anomalies are labelled in training"
+        return Gate(name="usual_labels", passed=True, summary=detail, advice="", detail=detail)
+    passed = ratio <= limit
+    summary, advice = "about as many labelled lines are anomalies as in the weeks trained on", ""
+    if not passed:
+        summary = "far more of the labelled lines are called anomalies than in the weeks trained on"
+        advice = (
+            "Look at the labels of the last weeks: labels that were flipped by mistake look like this. If they are "
+            "right, the next trainings get used to it."
+        )
+    detail = (
+        f"the share of anomalies among the labelled rows is {ratio:.3g} times that in the training window, the limit "
+        f"{limit:g} times"
+    )
+    return Gate(name="usual_labels", passed=passed, summary=summary, advice=advice, detail=detail)
+
+
+def f1(evidence: Evidence) -> Gate:
+    """The candidate's F1 is higher than that of its rival."""
+    new, old = evidence.candidate.f1 if evidence.candidate else None, evidence.rival_f1
+    rival = "flagging every row" if evidence.first else "the champion"
+    if not known(new) or not known(old):
+        missing = "the candidate" if not known(new) else rival
+        return _unmeasured("f1", f"the F1 of {missing}")
+    better = new > old
+    if new == old:
+        detail = f"the candidate's F1 of {new:.4f} is the same as that of {rival}"
+    else:
+        left, right = _apart(new, old)
+        detail = f"the candidate's F1 of {left} is {'higher' if better else 'lower'} than the {right} of {rival}"
+    if evidence.first:
+        summary = f"the candidate is {'better' if better else 'no better'} than flagging every line"
+        advice = "" if better else "Check that the labels are right, label more lines, and train again."
+    elif new == old:
+        summary = "the candidate did exactly as well as the champion on the same labelled lines, and a tie is no gain"
+        advice = NOTHING_TO_DO
+    else:
+        summary = f"the candidate did {'better' if better else 'worse'} than the champion on the same labelled lines"
+        advice = "" if better else NOTHING_TO_DO
+    return Gate(name="f1", passed=better, summary=summary, advice=advice, detail=detail)
+
+
+def alert_rate(evidence: Evidence, limit: float) -> Gate:
+    """The candidate does not raise far more alarms than the champion."""
+    new = evidence.candidate.alert_rate if evidence.candidate else None
+    old = evidence.champion.alert_rate if evidence.champion else None
+    labelled = evidence.holdout_positives / max(evidence.holdout_rows, 1)
+    if evidence.first and known(new):
+        summary = "there is no champion whose alert rate could be exceeded"
+        detail = f"the candidate flags {new:.2%} of the rows, {labelled:.2%} are labelled anomalies"
+        return Gate(name="alert_rate", passed=True, summary=summary, advice="", detail=detail)
+    base, whose = old, "the champion's"
+    if old == 0:
+        # Three times nothing would let no candidate ever replace a champion that has gone silent.
+        base, whose = labelled, "the labelled anomalies'"
+    if not known(new) or not known(base):
+        missing = "the candidate" if not known(new) else "the champion"
+        return _unmeasured("alert_rate", f"the alert rate of {missing}")
+    passed = new <= limit * base
+    detail = f"the candidate flags {new:.2%} of the rows, {whose} share is {base:.2%}, the limit {limit:g} times that"
+    if old == 0:
+        summary = "the candidate would flag "
+        summary += "a reasonable share of the lines" if passed else "far more lines than there are anomalies"
+        advice = "Look at the labels of the last weeks: are they complete, and right?"
+    else:
+        summary = f"the candidate would {'not ' if passed else ''}raise far more alarms than the champion"
+        advice = "Look at the labels of the last weeks: labels that were flipped by mistake look like this."
+    return Gate(name="alert_rate", passed=passed, summary=summary, advice="" if passed else advice, detail=detail)
+
+
+def slices(evidence: Evidence, margin: float) -> Gate:
+    """No service and no level is served clearly worse."""
+    if evidence.first:
+        detail = "there is no champion that any service or level could lose by"
+        return Gate(name="slices", passed=True, summary=detail, advice="", detail=detail)
+    judged = [segment for segment in evidence.segments if segment.known]
+    unknown = len(evidence.segments) - len(judged)
+    worse = sorted(fallen(evidence.segments, margin=margin), key=lambda s: s.difference)
+    if not worse:
+        detail = f"of {len(judged):,} services and levels none is clearly worse by more than {margin:g} in F1"
+        if unknown:
+            detail += f" ({unknown:,} hold too few labelled anomalies to be judged)"
+        summary = "no service and no level is served clearly worse"
+        return Gate(name="slices", passed=True, summary=summary, advice="", detail=detail)
+    more = f" and {len(worse) - NAMED:,} more" if len(worse) > NAMED else ""
+    losses = ", ".join(
+        f"{s.dimension} {s.value} (F1 {s.candidate_f1:.4f} against {s.champion_f1:.4f} on {s.positives:,} anomalies)"
+        for s in worse[:NAMED]
+    )
+    detail = (
+        f"the candidate is clearly worse than the champion for {losses}{more}; "
+        f"no service or level may lose more than {margin:g} in F1"
+    )
+    names = ", ".join(f"{s.dimension} {s.value}" for s in worse[:NAMED])
+    return Gate(
+        name="slices",
+        passed=False,
+        summary=f"the candidate serves {names}{' and others' if more else ''} clearly worse than the champion",
+        advice=f"Look at what changed in the logs and labels of {names}.",
+        detail=detail,
+    )
+
+
+def cost(evidence: Evidence, limit: float) -> Gate:
+    """The candidate is neither much slower nor much larger than the champion, where that would be noticed."""
+    new, old = evidence.candidate_footprint, evidence.champion_footprint
+    if new is None or old is None:
+        detail = "there is no champion to compare time and size with"
+        return Gate(name="cost", passed=True, summary=detail, advice="", detail=detail)
+    slow = known(new.seconds) and known(old.seconds) and new.seconds > max(limit * old.seconds, NOTICEABLE_SECONDS)
+    large = new.artifact_bytes > max(limit * old.artifact_bytes, NOTICEABLE_BYTES)
+    words = {
+        (False, False): "the candidate is neither much slower nor much larger than the champion",
+        (True, False): "the candidate takes far longer than the champion to score the same lines",
+        (False, True): "the candidate needs far more memory than the champion",
+        (True, True): "the candidate takes far longer and far more memory than the champion",
+    }
+    return Gate(
+        name="cost",
+        passed=not slow and not large,
+        summary=words[slow, large],
+        advice="Look at what changed in the detector or its parameters." if slow or large else "",
+        detail=(
+            f"the candidate takes {_cost(new)}, the champion {_cost(old)}, the limit is {limit:g} times that "
+            f"(from {NOTICEABLE_SECONDS:g} s and {NOTICEABLE_BYTES / 2**20:g} MiB on)"
+        ),
+    )
+
+
+def beyond_doubt(evidence: Evidence, min_gain: float) -> Gate:
+    """The gain is there with 95 % confidence."""
+    bootstrap = evidence.bootstrap
+    lower = bootstrap.lower if bootstrap else None
+    wait = "Wait for more labelled anomalies, or label more lines (`millrace label FILE.csv`), and train again."
+    if bootstrap is None or not known(lower):
+        return Gate(
+            name="evidence",
+            passed=False,
+            summary="the labelled lines come from too few different hours to tell a gain from luck",
+            advice=wait,
+            detail="it could not be measured how sure the difference in F1 is",
+        )
+    left, right = _apart(lower, min_gain)
+    over = " over flagging every row" if evidence.first else ""
+    passed = lower > min_gain
+    return Gate(
+        name="evidence",
+        passed=passed,
+        summary="the lead is more than luck" if passed else "the difference may well be luck",
+        advice="" if passed else wait,
+        detail=(
+            f"the gain in F1{over} is {bootstrap.difference:+.4f} and with 95 % confidence above {left}, "
+            f"which must be more than {right}"
+        ),
+    )
+
+
+def known(value: float | None) -> TypeGuard[float]:
+    """Whether a figure is there and finite."""
+    return value is not None and math.isfinite(value)
+
+
+def _unmeasured(name: str, what: str) -> Gate:
+    return Gate(
+        name=name,
+        passed=False,
+        summary="the models could not be compared",
+        advice="Train again; if it happens again, look at the log of the run.",
+        detail=f"{what} could not be measured",
+    )
+
+
+def _cost(footprint: Footprint) -> str:
+    seconds = "an unknown time" if footprint.seconds is None else f"{footprint.seconds:.2f} s"
+    return f"{seconds} and {footprint.artifact_bytes / 2**20:.1f} MiB"
+
+
+def _apart(left: float, right: float) -> tuple[str, str]:
+    """Both numbers with four digits, or with as many as it takes to tell them apart."""
+    for digits in range(4, 18):
+        pair = f"{left:.{digits}f}", f"{right:.{digits}f}"
+        if pair[0] != pair[1]:
+            return pair
+    return f"{left:.4f}", f"{right:.4f}"

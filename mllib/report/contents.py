@@ -1,0 +1,84 @@
+"""What a report is about: the verdict, the holdout rows with both models' scores, the versions, the example rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+import numpy.typing as npt
+
+from mllib.promotion import Decision, Evidence
+from mllib.segments import Dimension
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rows:
+    """The labelled rows of the holdout, and which of them each model flags. All arrays have shape (rows,)."""
+
+    ts_us: npt.NDArray[np.int64]
+    """Microseconds since 1970."""
+    log_ids: npt.NDArray[np.int64]
+    positive: npt.NDArray[np.bool_]
+    clusters: npt.NDArray[np.int64]
+    """Number of the service and hour of each row."""
+    dimensions: Mapping[str, Dimension]
+    scores: tuple[npt.NDArray[np.float64], ...]
+    """Raw scores of the candidate and, where there is one, of the champion."""
+    thresholds: tuple[float, ...]
+    """From which raw score on each of them flags a row."""
+
+    def flags(self, model: int) -> npt.NDArray[np.bool_]:
+        """Which rows a model flags: 0 is the candidate, 1 the champion."""
+        return self.scores[model] >= self.thresholds[model]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judgement:
+    """The verdict on one candidate and what it rests on."""
+
+    detector: str
+    version: int
+    champion_version: int | None
+    evidence: Evidence
+    decision: Decision
+    reason: str
+    """The decision's reason as it is recorded, with the way out where there is one."""
+    as_of: datetime
+    decided_by: str
+    holdout_looks: int
+    """How many verdicts rest on exactly these rows, this one included."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Version:
+    """A model version in its role here, and what it was made from."""
+
+    role: str
+    version: int
+    facts: Mapping[str, str]
+    """Name and value, in the order in which they are shown."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Example:
+    """One row of the holdout. Everything in it that comes from a log is untrusted."""
+
+    ts: datetime
+    service: str | None
+    level: str | None
+    message: str
+    scores: tuple[float, ...]
+    """On the scale on which 0.6 and above is an alarm, the candidate's first."""
+    positive: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExampleGroup:
+    """Rows that the two models treat differently in one way: up to ten of ``total``."""
+
+    title: str
+    meaning: str
+    total: int
+    examples: tuple[Example, ...]

@@ -1,0 +1,219 @@
+"""Puts a report together: measures, marks and words into the template, which escapes whatever it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from mllib.evaluation import BinaryMetrics
+from mllib.promotion import Evidence
+from mllib.report import charts, measures, words
+from mllib.report.contents import ExampleGroup, Judgement, Rows, Version
+from mllib.types import Verdict
+
+TEMPLATES = Path(__file__).parent / "templates"
+MAX_TEXT = 240
+"""Characters of a log message, or of any other text out of a log, that are shown."""
+MAX_SENTENCES = 6000
+"""Characters of a sentence of ours that are shown: it may hold names out of a log."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Figure:
+    """One row of the table that sets both models side by side."""
+
+    name: str
+    meaning: str
+    candidate: str
+    rival: str
+    difference: str
+
+
+def render(
+    judgement: Judgement,
+    rows: Rows,
+    *,
+    label_counts: Mapping[str, Mapping[str, int]],
+    lines_per_day: float | None,
+    versions: tuple[Version, ...],
+    examples: tuple[ExampleGroup, ...],
+) -> str:
+    """The page, as one HTML document without scripts and without anything to fetch.
+
+    ``rows`` has the scores of the candidate and, where there is a champion, of the champion; of neither when the
+    candidate could not be measured. ``label_counts`` gives
+    ``rows``, ``labelled`` and ``positives`` by slice, ``lines_per_day`` counts all lines of the holdout, labelled or
+    not; None where it is not known.
+    """
+    evidence = judgement.evidence
+    has_champion = evidence.champion is not None
+    names = ("Candidate", "Champion")[: len(rows.scores)]
+    styles = ("candidate", "champion")
+    curves = [
+        charts.line(name, style, curve)
+        for number, (name, style) in enumerate(zip(names, styles, strict=False))
+        if (curve := measures.precision_recall(rows.positive, rows.scores[number], rows.thresholds[number]))
+    ]
+    confusions = [
+        (name, style, measures.confusion(rows.positive, rows.flags(number)))
+        for number, (name, style) in enumerate(zip(names, styles, strict=False))
+    ]
+    if evidence.first and confusions:
+        everything = measures.confusion(rows.positive, rows.positive | True)
+        confusions.append(("Flagging every line", "champion", everything))
+    return (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            judgement=judgement,
+            evidence=evidence,
+            decision=judgement.decision,
+            summary=words.summary(judgement),
+            measured=evidence.candidate is not None,
+            figures=_figures(evidence, lines_per_day),
+            label_counts=label_counts,
+            rival="Champion" if has_champion else "Flagging every line",
+            baselines={"Flagging every line": evidence.flag_everything_f1, **evidence.rule_f1},
+            curves=curves,
+            base_rate=charts.y(evidence.holdout_positives / evidence.holdout_rows) if evidence.holdout_rows else None,
+            chart=charts,
+            confusions=confusions,
+            slices=[
+                (part, charts.whisker(part.candidate), charts.whisker(part.champion) if part.champion else None)
+                for part in (measures.slice_f1(rows, evidence.segments) if rows.scores else ())
+            ],
+            agreement=measures.agreement(rows) if has_champion else None,
+            agreement_by_service=measures.agreement_by(rows, "service") if has_champion else (),
+            examples=examples,
+            versions=versions,
+        )
+    )
+
+
+@cache
+def environment() -> Environment:
+    """Jinja with every value escaped, and an error for a name that is missing. Other pages may add their templates."""
+    found = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found.filters["shown"] = shown
+    found.filters["number"] = lambda value: f"{value:,}"
+    found.filters["percent"] = lambda value: f"{value:.1%}"
+    found.filters["signed"] = _signed
+    found.filters["code"] = code
+    found.filters["gate_name"] = words.gate_name
+    found.filters["badge"] = lambda verdict: words.BADGES[Verdict(verdict)]
+    found.globals["stylesheet"] = stylesheet
+    return found
+
+
+@cache
+def stylesheet() -> Markup:
+    """The styles, to stand between the tags of a style element. Ours, so not escaped."""
+    return Markup((TEMPLATES / "report.css").read_text())  # noqa: S704
+
+
+def shown(text: str | None, most: int = MAX_TEXT) -> str:
+    """Text out of a log, cut to ``most`` characters, with everything invisible made visible.
+
+    Control characters and those that turn the direction of writing could make a line look like another one.
+    """
+    if text is None:
+        return "(none)"
+    cut = text[: most + 1]
+    visible = "".join(c if c.isprintable() else _escaped(c) for c in cut[:most])
+    return visible + ("…" if len(cut) > most else "")
+
+
+def code(text: str) -> Markup:
+    """A sentence of ours with `` `commands` `` in it, these set as code. It may name a service, so all is escaped."""
+    parts = [escape(part) for part in shown(text, MAX_SENTENCES).split("`")]
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if number % 2 else part for number, part in enumerate(parts)
+    )
+
+
+def _signed(value: float) -> str:
+    """With two digits and a sign, but for what is 0 when rounded."""
+    return f"{value:+.2f}" if round(value, 2) else "0.00"
+
+
+def _escaped(character: str) -> str:
+    return {"\n": "\\n", "\r": "\\r", "\t": "    "}.get(character) or f"\\u{ord(character):04x}"
+
+
+def _figures(evidence: Evidence, lines_per_day: float | None) -> list[Figure]:
+    new, old = evidence.candidate, evidence.champion
+    first = evidence.first
+    everything = {"f1": evidence.flag_everything_f1, "recall": 1.0, "alert_rate": 1.0}
+    if evidence.holdout_rows:
+        everything["precision"] = evidence.holdout_positives / evidence.holdout_rows
+
+    def pair(name: str) -> tuple[float | None, float | None]:
+        return _figure(new, name), everything.get(name) if first else _figure(old, name)
+
+    f1, precision, recall, rate = pair("f1"), pair("precision"), pair("recall"), pair("alert_rate")
+    new_daily, old_daily = (None if share is None or lines_per_day is None else share * lines_per_day for share in rate)
+    return [
+        Figure(
+            name="F1",
+            meaning="precision and recall in one number, 1 is perfect; the verdict goes by it",
+            candidate=_or_dash(f1[0], ".4f"),
+            rival=_or_dash(f1[1], ".4f"),
+            difference=_or_dash(_minus(*f1), "+.4f"),
+        ),
+        Figure(
+            name="Precision",
+            meaning="of its alarms, how many were right",
+            candidate=_or_dash(precision[0], ".1%"),
+            rival=_or_dash(precision[1], ".1%"),
+            difference=_points(_minus(*precision)),
+        ),
+        Figure(
+            name="Recall",
+            meaning="of the anomalies, how many it found",
+            candidate=_or_dash(recall[0], ".1%"),
+            rival=_or_dash(recall[1], ".1%"),
+            difference=_points(_minus(*recall)),
+        ),
+        Figure(
+            name="Alert rate",
+            meaning="of all labelled lines, how many it flags",
+            candidate=_or_dash(rate[0], ".2%"),
+            rival=_or_dash(rate[1], ".2%"),
+            difference=_points(_minus(*rate), digits=2),
+        ),
+        Figure(
+            name="Alarms a day",
+            meaning="at that rate, with all lines of the holdout",
+            candidate=_or_dash(new_daily, ",.0f"),
+            rival=_or_dash(old_daily, ",.0f"),
+            difference=_or_dash(_minus(new_daily, old_daily), "+,.0f"),
+        ),
+    ]
+
+
+def _figure(metrics: BinaryMetrics | None, name: str) -> float | None:
+    value: float | None = getattr(metrics, name, None)
+    return value
+
+
+def _minus(new: float | None, old: float | None) -> float | None:
+    return None if new is None or old is None else new - old
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _points(difference: float | None, *, digits: int = 1) -> str:
+    return "-" if difference is None else f"{100 * difference:+.{digits}f} points"

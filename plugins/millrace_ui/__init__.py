@@ -1,0 +1,1 @@
+"""Millrace's pages on Airflow's api-server. They only read."""
