@@ -1,14 +1,15 @@
-"""What every detector must keep, whatever its method. A new detector is tested by being there."""
+"""What every detector must keep, whatever its method. A new detector is tested by being there.
+
+What its explanations must keep is in test_contract_explanations.py.
+"""
 
 from __future__ import annotations
 
 import ast
-import json
 import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -20,13 +21,13 @@ from sklearn.metrics import roc_auc_score
 import mllib.detectors
 from mllib import artifacts
 from mllib.detectors import describe, detector, names
-from mllib.detectors.base import Detector, Model, ModelState
+from mllib.detectors.base import Model, ModelState
 from mllib.errors import BadArtifact, NothingToTrainOn, UnknownDetector
 from mllib.features.stream import with_context
 from mllib.types import Severity
+from tests.detectors.conftest import LOG_DETECTORS, ROWS, fitted, with_outliers
 from tests.factories import empty_logs, in_chunks, make_frame, make_logs
 
-ROWS = 3_000
 PREDICTION = {
     "log_id": pl.Int64,
     "ts": pl.Datetime("us", "UTC"),
@@ -36,31 +37,6 @@ PREDICTION = {
     "severity": pl.Int16,
     "explanation": pl.String,
 }
-LOG_DETECTORS = [name for name in names() if detector(name).source == "logs"]
-
-_models: dict[str, Model] = {}
-
-
-def fitted(name: str) -> Model:
-    """One model per detector for the whole suite: models do not change."""
-    if name not in _models:
-        _models[name] = detector(name).fit(in_chunks(make_logs(ROWS), 1_000), rows=ROWS)
-    return _models[name]
-
-
-@pytest.fixture(params=LOG_DETECTORS)
-def kind(request: pytest.FixtureRequest) -> Detector:
-    return detector(request.param)
-
-
-@pytest.fixture
-def model(kind: Detector) -> Model:
-    return fitted(kind.name)
-
-
-@pytest.fixture(scope="module")
-def logs() -> pl.DataFrame:
-    return make_logs(2_000, seed=1)
 
 
 def predict(model: Model, chunks: list[pl.DataFrame], context: timedelta) -> pl.DataFrame:
@@ -82,21 +58,6 @@ def test_its_docstring_explains_the_method(kind):
     assert ast.get_docstring(ast.parse(Path(sys.modules[type(kind).__module__].__file__).read_text())) == text
     for part in ("works when", "fails when", "higher is more anomalous"):
         assert part in text.replace("\n", " ")
-
-
-def with_outliers(logs: pl.DataFrame) -> tuple[pl.DataFrame, np.ndarray]:
-    """Every hundredth row unlike the others in all that a log line has, and which rows those are."""
-    planted = np.arange(logs.height) % 100 == 50
-    outlier = pl.Series(planted)
-    return (
-        logs.with_columns(
-            level=pl.when(outlier).then(pl.lit("FATAL")).otherwise("level"),
-            message=pl.when(outlier).then(pl.lit("panic: out of memory, killing request")).otherwise("message"),
-            response_time_ms=pl.when(outlier).then(60_000.0).otherwise("response_time_ms"),
-            status_code=pl.when(outlier).then(500).otherwise("status_code"),
-        ),
-        planted,
-    )
 
 
 def test_planted_outliers_rank_high(kind):
@@ -311,100 +272,6 @@ def test_secrets_are_in_no_artifact(kind):
     assert (b"login" in data) == ("text=login" in model.feature_names)
     for secret in (b"swordfish", b"bpxrficy", b"wjalr", b"alice"):
         assert secret not in data
-
-
-def explained(model: Model, logs: pl.DataFrame) -> list[dict[str, Any]]:
-    """The explanations of the anomalies of a frame, parsed."""
-    return [json.loads(text) for text in model.predict(logs)["explanation"].drop_nulls()]
-
-
-def test_every_anomaly_is_explained_and_nothing_else(model, logs):
-    prediction = model.predict(logs)
-    assert prediction["is_anomaly"].any()
-    assert prediction["explanation"].is_not_null().to_list() == prediction["is_anomaly"].to_list()
-    for explanation in explained(model, logs):
-        assert 1 <= len(explanation["features"]) <= 5
-        assert explanation["look_at"]
-        for feature in explanation["features"]:
-            assert feature["share"] > 0
-            assert {"value", "words"} & feature.keys()
-
-
-def test_shares_add_up_to_the_excess_of_every_anomaly(model):
-    outliers, _ = with_outliers(make_logs(3_000, seed=6))
-    found = explained(model, outliers)
-    assert len(found) > 30
-    for explanation in found:
-        shares = [feature["share"] for feature in explanation["features"]]
-        assert sum(shares) + explanation["other"] == pytest.approx(1, abs=5e-4)
-        assert shares == sorted(shares, reverse=True)
-        assert explanation["excess"] > 0
-
-
-def test_what_would_be_normal_is_normal_when_scored(kind):
-    far = pl.int_range(pl.len()) % 50 == 0
-    logs = make_logs(3_000, seed=8, span_s=86_400).with_columns(
-        response_time_ms=pl.when(far).then(5_000.0).otherwise("response_time_ms"),
-        message=pl.when(far).then(pl.lit("request completed, " + "at last, " * 20)).otherwise("message"),
-    )
-    model = kind.fit([logs], rows=3_000)
-    flagged = model.predict(logs)["is_anomaly"]
-    features = model.features(logs)[flagged.to_numpy()]
-    told = 0
-    for row, text in enumerate(model.explain(logs.filter(flagged), features)):
-        change = json.loads(text).get("normal_with")
-        if change is not None:
-            told += 1
-            changed = features[row : row + 1].copy()
-            changed[0, model.feature_names.index(change["name"])] = change["value"]
-            assert model.score(features[row : row + 1])[0] >= model.threshold > model.score(changed)[0]
-    assert told
-
-
-@pytest.mark.parametrize(
-    "hostile", ['"},{"a":"', "'; drop table logs; --", "\x00\x1b[31m\u202e\n", "\\", "😀" * 500, "<b>" * 99]
-)
-def test_hostile_text_stays_a_value(kind, hostile):
-    names = pl.Series([hostile] * 20 + ["ok"] * 580)
-    logs = make_logs(600, service=names, level=names)
-    rare = pl.int_range(pl.len()) < 20
-    logs = logs.with_columns(message=pl.when(rare).then(pl.lit(f"{hostile} {hostile}")).otherwise("message"))
-    prediction = kind.fit([logs], rows=600).predict(logs)
-    texts = prediction["explanation"].drop_nulls().to_list()
-    assert texts
-    for text in texts:
-        assert len(text.encode()) < 1_000
-        assert text.isprintable()
-        for feature in json.loads(text)["features"]:
-            assert feature.keys() <= {"name", "unit", "normal", "seen", "value", "words", "share"}
-            if feature["name"] == "service" and feature["value"] != "ok":
-                kept = feature["value"].removesuffix("…")
-                assert len(kept) <= 40
-                assert all(a in (b, "\ufffd") for a, b in zip(kept, hostile, strict=False))
-
-
-def test_models_from_before_explanations_still_score_and_say_so(kind, model, logs):
-    state = model.state()
-    old = kind.load(
-        ModelState(
-            header={name: value for name, value in state.header.items() if name != "explains"},
-            arrays={
-                name: value for name, value in state.arrays.items() if name not in ("normal_ranges", "shares_seen")
-            },
-        )
-    )
-    prediction, now = old.predict(logs), model.predict(logs)
-    assert prediction.drop("explanation").equals(now.drop("explanation"))
-    assert prediction["explanation"].is_not_null().to_list() == now["is_anomaly"].to_list()
-    for explanation in explained(old, logs):
-        assert "trained before explanations" in explanation["note"]
-    assert kind.load(old.state()).predict(logs).equals(prediction)
-
-
-def test_a_threshold_below_the_usual_leaves_rows_without_excess_and_says_so(model, logs):
-    notes = [explanation.get("note") for explanation in explained(model.with_threshold(1e-6), logs)]
-    assert len(notes) == logs.height
-    assert {"its paths are no shorter than usual: the threshold is very low", None} == set(notes)
 
 
 def test_names_are_listed_without_importing_them():
