@@ -77,7 +77,7 @@ def unusual(
 ) -> tuple[str, ...]:
     """A sentence for each unusual thing. ``newest`` is the end of the holdout, ``as_of`` that of what was known."""
     told = [*_volume(train, holdout), *_anomalous(train, validation, holdout)]
-    for dimension in ("service", "level"):
+    for dimension in train.kinds:
         told += _kinds(dimension, train.shares(dimension), holdout.shares(dimension))
     if as_of - newest >= STALE:
         days = (as_of - newest) / timedelta(days=1)

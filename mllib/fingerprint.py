@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import polars as pl
 
-_COLUMNS = ("ts", "log_id", "claimed", "level", "service", "message", "response_time_ms", "status_code")
+from mllib.sources import SOURCES, Source
+
+_LOGS = ("ts", "log_id", "claimed", "level", "service", "message", "response_time_ms", "status_code")
 """What features are made from. A column that a frame gains must not change the hashes that are on record."""
 
 
@@ -22,20 +24,21 @@ class RowHashes:
 
 
 class Fingerprint:
-    """Takes log frames (see `mllib.detectors.base`) one by one, in order; how they are cut makes no difference."""
+    """Takes frames of a source one by one, in order; how they are cut makes no difference."""
 
-    def __init__(self) -> None:
+    def __init__(self, source: Source = SOURCES["logs"]) -> None:
+        self._columns = _LOGS if source.name == "logs" else tuple(source.schema)
         self._rows = 0
         self._ids = hashlib.sha256()
         # One hash for each column, so that the same values give the same hash wherever a frame ends.
-        self._parts = {f"{name} {part}": hashlib.sha256() for name in _COLUMNS for part in ("form", "values")}
+        self._parts = {f"{name} {part}": hashlib.sha256() for name in self._columns for part in ("form", "values")}
 
     def add(self, frame: pl.DataFrame) -> None:
         """Takes the next frame."""
         claimed = frame.filter("claimed")
         self._rows += claimed.height
         self._ids.update(claimed.select(pl.col("ts").to_physical(), "log_id").to_numpy().tobytes())
-        for name in _COLUMNS:
+        for name in self._columns:
             form, values = _bytes(frame[name])
             self._parts[f"{name} form"].update(form)
             self._parts[f"{name} values"].update(values)
@@ -53,6 +56,9 @@ def _bytes(values: pl.Series) -> tuple[bytes, bytes]:
     if values.dtype == pl.String:
         lengths = values.str.len_bytes().cast(pl.Int64).fill_null(-1)  # a missing text is not an empty one
         return lengths.to_numpy().tobytes(), "".join(values.drop_nulls()).encode()
+    if isinstance(values.dtype, pl.List):
+        form, inner = _bytes(values.explode())
+        return values.list.len().cast(pl.Int64).fill_null(-1).to_numpy().tobytes() + form, inner
     plain = values.to_physical()
     plain = plain.cast(pl.Int8) if plain.dtype == pl.Boolean else plain
     return values.is_null().cast(pl.Int8).to_numpy().tobytes(), plain.fill_null(0).to_numpy().tobytes()

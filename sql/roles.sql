@@ -13,6 +13,8 @@ revoke all on schema millrace from public;
 grant usage on schema millrace, analytics to millrace_analyst;
 grant select on
 millrace.logs,
+millrace.pipeline_runs,
+millrace.network_flows,
 millrace.labels,
 millrace.labels_current,
 millrace.detectors,

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from mllib.commands.common import Command, ready_engine, user
+from mllib.commands.common import Command, moment, ready_engine, user
 
 
 def ingest(options: argparse.Namespace) -> dict[str, Any]:
@@ -19,7 +19,7 @@ def ingest(options: argparse.Namespace) -> dict[str, Any]:
         format_name=options.format,
         source=options.source,
         with_labels=options.labels,
-        options=ParseOptions(year=options.year),
+        options=ParseOptions(year=options.year, start=options.start),
     )
     print(
         f"{report.files:,} files, {report.rows:,} rows, {report.rejected:,} rejected, {report.labels:,} labels "
@@ -48,6 +48,7 @@ def register(command: Command) -> None:
     sub.add_argument("--source", help="name of the source (default: the file's name without suffixes)")
     sub.add_argument("--labels", action="store_true", help="also read the labels inside the format")
     sub.add_argument("--year", type=int, help="year of the first line, for formats whose times have none")
+    sub.add_argument("--start", type=moment, metavar="TS", help="time of the first line, for formats without times")
 
     sub = command("label", label, "file verdicts from a CSV file with the columns [source,]id,label[,note]")
     sub.add_argument("path", type=Path, metavar="FILE.csv")

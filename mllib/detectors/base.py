@@ -1,8 +1,9 @@
 """What a detector is: something that fits a model on a stream of frames, and can bring a stored one back.
 
-A log frame has the columns ``log_id`` (Int64), ``ts`` (Datetime in microseconds, UTC), ``level``, ``service``,
-``message`` (String), ``response_time_ms`` (Float64), ``status_code`` (Int32) and ``claimed`` (Boolean), sorted by
-(ts, log_id). Rows that are not claimed are context: they feed the windows of others and are never scored.
+A frame has the columns of its source, see ``mllib.sources.Source.schema``, sorted by (ts, log_id). A log frame has
+``log_id`` (Int64), ``ts`` (Datetime in microseconds, UTC), ``level``, ``service``, ``message`` (String),
+``response_time_ms`` (Float64), ``status_code`` (Int32) and ``claimed`` (Boolean). Rows that are not claimed are
+context: they feed the windows of others and are never scored.
 
 What a row scores depends on the row, the model and the rows within the detector's context before it, never on how
 the stream was cut into frames.
@@ -88,7 +89,8 @@ class Model(ABC):
         """One row per claimed row, in the frame's order.
 
         Columns: ``log_id``, ``ts``, ``score`` (calibrated, Float32), ``raw_score`` (Float32), ``is_anomaly``
-        (Boolean: the score is at least 0.6) and ``severity`` (Int16, a ``mllib.types.Severity``).
+        (Boolean: the score is at least 0.6) and ``severity`` (Int16, a ``mllib.types.Severity``). A model that tells
+        classes apart adds ``class`` (String) and ``confidence`` (Float32, 0 to 1), always both.
         """
         raw = self.raw_scores(frame)
         score = self.calibrated(raw)
@@ -107,7 +109,7 @@ class Detector(ABC):
 
     name: ClassVar[str]  # that of its module
     title: ClassVar[str]  # for people
-    source: ClassVar[str]  # the table it reads: "logs"
+    source: ClassVar[str]  # what it reads, one of mllib.sources: "logs"
     metric: ClassVar[str]  # what the gate compares: "f1"
     context: ClassVar[timedelta]  # how far before a row its features look
     summary: ClassVar[str]  # one sentence

@@ -1,4 +1,4 @@
-"""Chunks of a log stream, each with the rows before it that its windows need."""
+"""Chunks of a stream of rows, each with the rows before it that its windows need."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from datetime import datetime, timedelta
 import polars as pl
 
 from mllib.errors import BadInput
+from mllib.sources import CLAIMED_ONLY
 
 
 def with_context(frames: Iterable[pl.DataFrame], context: timedelta) -> Iterator[pl.DataFrame]:
     """Yield each chunk preceded by the rows of the last ``context`` before it, so that it can be scored on its own.
 
-    The chunks are log frames that follow one another in the order of (ts, log_id); gaps are allowed. Rows that are
-    repeated from earlier chunks come with ``claimed`` False and without their message. A chunk that brings such
-    rows along already does not get them twice, so applying this function twice changes nothing. What is kept
-    between chunks is the context alone.
+    The chunks are frames of a source that follow one another in the order of (ts, log_id); gaps are allowed. Rows that
+    are repeated from earlier chunks come with ``claimed`` False and without what only claimed rows carry, such as their
+    message. A chunk that brings such rows along already does not get them twice, so applying this function twice
+    changes nothing. What is kept between chunks is the context alone.
 
     Raises BadInput when a claimed row comes at or before a row already seen: its windows would be wrong.
     """
@@ -34,7 +35,8 @@ def with_context(frames: Iterable[pl.DataFrame], context: timedelta) -> Iterator
         if not chunk.is_empty():
             # Without a rechunk the tail would hold on to the buffers of the chunk it was cut from.
             tail = _since(chunk, chunk["ts"][-1] - context).with_columns(
-                claimed=pl.lit(False), message=pl.lit(None, dtype=pl.String)
+                *(pl.lit(None, dtype=chunk.schema[name]).alias(name) for name in chunk.columns if name in CLAIMED_ONLY),
+                claimed=pl.lit(False),
             )
             tail = tail.rechunk()
 
@@ -53,7 +55,7 @@ def _unseen(frame: pl.DataFrame, tail: pl.DataFrame) -> pl.DataFrame:
     late = frame.filter(seen & pl.col("claimed"))
     if not late.is_empty():
         raise BadInput(
-            f"Log {late['log_id'][0]} of {late['ts'][0]:%Y-%m-%d %H:%M:%S.%f} comes after log {log_id} of "
+            f"Row {late['log_id'][0]} of {late['ts'][0]:%Y-%m-%d %H:%M:%S.%f} comes after row {log_id} of "
             f"{ts:%Y-%m-%d %H:%M:%S.%f} in the stream. Read the rows in the order of ts, log_id."
         )
     return frame.filter(~seen)

@@ -1,7 +1,7 @@
-"""Log files into records. One module of this package per format; a new format is a new module, found by itself.
+"""Files into records. One module of this package per format; a new format is a new module, found by itself.
 
 A format's module has ``NAME``, ``DESCRIPTION``, ``sniff(lines)`` and ``parser(options)``, see ``base.Format``; where it
-needs them, also ``ALIASES``, ``STATEFUL`` and ``MAX_LINE_BYTES``.
+needs them, also ``ALIASES``, ``STATEFUL``, ``MAX_LINE_BYTES`` and ``TABLE`` (logs unless given).
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ def formats() -> dict[str, Format]:
                     parser=module.parser,
                     stateful=getattr(module, "STATEFUL", False),
                     max_line_bytes=getattr(module, "MAX_LINE_BYTES", MAX_LINE_BYTES),
+                    table=getattr(module, "TABLE", "logs"),
                 )
     return found
 

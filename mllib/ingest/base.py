@@ -1,4 +1,4 @@
-"""What a log format is: it says how sure it is that a file is its own, and turns a line into a record."""
+"""What a format is: it says how sure it is that a file is its own, and turns a line into a record of its source."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from typing import NamedTuple
+
+from mllib.features.pipeline import PipelineFeatures
 
 MAX_MILLISECONDS = 1e12
 """A response time from here on, 31 years, is no response time."""
@@ -28,6 +30,44 @@ class LogRecord(NamedTuple):
     label: str | None  # "0", "1" or the name of a class
 
 
+class RunRecord(NamedTuple):
+    """One CI/CD run, read."""
+
+    ts: datetime  # aware, UTC: when it started
+    source_id: str | None
+    provider: str | None
+    repository: str | None
+    branch: str | None
+    workflow: str | None
+    language: str | None
+    features: PipelineFeatures
+    attributes: dict[str, object] | None  # fit for jsonb
+    label: str | None
+
+
+class FlowRecord(NamedTuple):
+    """One network flow, read."""
+
+    ts: datetime  # aware, UTC
+    source_id: str | None
+    form: str  # nsl_kdd or cicflowmeter
+    src_ip: str | None
+    dst_ip: str | None
+    dst_port: int | None  # 0 to 65535
+    protocol: str | None
+    features: dict[str, object]  # by the form's own column names, fit for jsonb
+    attributes: dict[str, object] | None
+    label: str | None
+
+
+Record = LogRecord | RunRecord | FlowRecord
+"""All have ``ts`` first, and ``source_id`` and ``label``."""
+
+
+class FileRefused(ValueError):  # noqa: N818 - it reads as what happened to the file
+    """A file that cannot be of the format at all, such as one with other columns. The message is the whole reason."""
+
+
 class Refused(ValueError):  # noqa: N818 - it reads as what happened to the line
     """A line that cannot be a record. The message is the whole reason, fit to be shown beside the line."""
 
@@ -42,14 +82,16 @@ class ParseOptions:
     """The year of the first line, for formats whose time stamps have none."""
     timezone: tzinfo = UTC
     """The zone of time stamps that name none."""
+    start: datetime | None = None
+    """The time of the first record, for formats without times; aware, UTC."""
 
 
-Parsed = LogRecord | list[LogRecord | Refused] | None
+Parsed = Record | list[LogRecord | Refused] | None
 """What a line holds: a record; or several, with the reason in the place of each that could not be read; or None, where
 it is no record and nothing is wrong, such as a CSV header or a part that waits for its end."""
 
 Parse = Callable[[str], Parsed]
-"""Reads one line, without its end. Raises Refused when the line cannot be read.
+"""Reads one line, without its end. Raises Refused when the line cannot be read, FileRefused when no line can.
 
 One that joins lines has a method ``finish()``, which gives the records that are left at the end of the file, and
 ``whole``, the text of the record given last where that was more than one line."""
@@ -60,7 +102,7 @@ MAX_LINE_BYTES = 256 * 1024
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """A log format, as its module declares it with NAME, DESCRIPTION, ``sniff`` and ``parser``."""
+    """A format, as its module declares it with NAME, DESCRIPTION, ``sniff`` and ``parser``."""
 
     name: str
     description: str
@@ -71,6 +113,8 @@ class Format:
     stateful: bool = False
     """Whether the lines before say how to read a line, such as a header: a grown file is then read from its start."""
     max_line_bytes: int = MAX_LINE_BYTES
+    table: str = "logs"
+    """Where its records go; by it they are of the type LogRecord, RunRecord or FlowRecord."""
 
 
 def share_read(parse: Parse, lines: list[str]) -> float:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate
 from typing import NamedTuple
 
-from mllib.ingest.base import Format, LogRecord, Parse, ParseOptions, Refused
+from mllib.ingest.base import Format, Parse, ParseOptions, Record, Refused
 from mllib.ingest.files import AnyPath
 from mllib.ingest.stream import BLOCK, StreamBroken, blocks
 
@@ -19,8 +19,14 @@ BATCH_BYTES = 32 * 1024 * 1024
 EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 MAX_LEVEL = 32
 MAX_NAME = 256
-LIMITS = {"level": MAX_LEVEL, **dict.fromkeys(("source_id", "service", "host", "trace_id", "label"), MAX_NAME)}
-"""The most characters of each field. A longer one refuses the line."""
+LIMITS = {
+    "logs": {"level": MAX_LEVEL, **dict.fromkeys(("source_id", "service", "host", "trace_id", "label"), MAX_NAME)},
+    "pipeline_runs": dict.fromkeys(
+        ("source_id", "provider", "repository", "branch", "workflow", "language", "label"), MAX_NAME
+    ),
+    "network_flows": dict.fromkeys(("source_id", "src_ip", "dst_ip", "protocol", "label"), MAX_NAME),
+}
+"""The most characters of each field, by table. A longer one refuses the line."""
 
 MAX_RATIO = 400.0
 MAX_BYTES = 64 * 1024**3
@@ -52,7 +58,7 @@ class Reject(NamedTuple):
 class Batch:
     """What came of a run of lines. A line is a record, a reject, a blank, or a header that the format passed over."""
 
-    records: list[tuple[int, LogRecord]] = field(default_factory=list)  # with line numbers
+    records: list[tuple[int, Record]] = field(default_factory=list)  # with line numbers
     rejects: list[Reject] = field(default_factory=list)
     blanks: int = 0
     lines: int = 0
@@ -78,7 +84,8 @@ def read(
     of more than ``max_line_bytes`` bytes (the format's own limit unless given), lines with a NUL byte or that are not
     UTF-8, and names that are too long. A damaged, cut-off or bomb-like packed file (``max_ratio``, ``max_bytes``: see
     ``stream.blocks``) ends in one reject. ``watch`` is shown the content of ``part`` block by block.
-    Raises BadInput if the file cannot be opened, and nothing else for whatever is in it.
+    Raises BadInput if the file cannot be opened, FileRefused if it cannot be of the format, as with other columns, and
+    nothing else for whatever is in it.
     """
     before = latest or datetime.now(UTC) + timedelta(days=1)
     parse = format.parser(options or ParseOptions())
@@ -90,7 +97,7 @@ def read(
 
     if part.start and format.stateful:
         _remember(parse, runs(Part(stop=part.start), None))
-    reading = _Reading(parse, earliest, before, batch_rows, part.lines_before)
+    reading = _Reading(parse, LIMITS[format.table], earliest, before, batch_rows, part.lines_before)
     midline = part.midline
     for run in runs(part, watch):
         rest: _Run | None = run
@@ -221,10 +228,17 @@ class _Reading:
     """The batch in the making, and the number of the last line."""
 
     def __init__(
-        self, parse: Parse, earliest: datetime, before: datetime, batch_rows: int, lines_before: int = 0
+        self,
+        parse: Parse,
+        limits: dict[str, int],
+        earliest: datetime,
+        before: datetime,
+        batch_rows: int,
+        lines_before: int = 0,
     ) -> None:
         self.batch = Batch()
         self._parse = parse
+        self._limits = limits
         self._earliest = earliest
         self._before = before
         self._batch_rows = batch_rows
@@ -288,6 +302,8 @@ class _Reading:
     ) -> list[tuple[int, str, bytes | None]]:
         """Put the records into the batch; return the others' places in the run, with the reason and parts of each."""
         parse, earliest, before, records = self._parse, self._earliest, self._before, self.batch.records
+        limits = self._limits
+        short = min(limits.values())
         refused: list[tuple[int, str, bytes | None]] = []
         for line_number, text in enumerate(texts, number):
             if not text or text.isspace():
@@ -306,16 +322,17 @@ class _Reading:
                     continue
                 if not earliest <= record[0] < before:
                     raise _out_of_bounds(record[0], earliest, before)
-                # No field is longer than its line, so that short lines need no look at most of them.
-                if len(text) > MAX_NAME or (record[2] is not None and len(record[2]) > MAX_LEVEL):
-                    _check_lengths(record)
+                # No field is longer than its line, so that short lines need no look at most of them. The third is the
+                # level of a log line, which has the narrowest limit.
+                if len(text) > MAX_NAME or (record[2] is not None and len(record[2]) > short):
+                    _check_lengths(record, limits)
             except Refused as why:
                 refused.append((line_number - number + shift, str(why), self._whole()))
             else:
                 records.append((line_number, record))
         return refused
 
-    def _keep(self, line_number: int, found: list[LogRecord | Refused]) -> None:
+    def _keep(self, line_number: int, found: Sequence[Record | Refused]) -> None:
         """Put the records of one line into the batch, each with an id of its own.
 
         Raises Refused, when they are in, if others could not be read.
@@ -328,7 +345,7 @@ class _Reading:
                     raise record
                 if not self._earliest <= record.ts < self._before:
                     raise _out_of_bounds(record.ts, self._earliest, self._before)
-                _check_lengths(record)
+                _check_lengths(record, self._limits)
             except Refused as why:
                 refused += 1
                 complaint = complaint or f"the first is number {place}: {why}"
@@ -376,9 +393,9 @@ def _out_of_bounds(ts: datetime, earliest: datetime, before: datetime) -> Refuse
     return Refused(f"the time stamp {ts:%Y-%m-%d %H:%M:%S} is out of bounds: {side}")
 
 
-def _check_lengths(record: LogRecord) -> None:
+def _check_lengths(record: Record, limits: dict[str, int]) -> None:
     """Raises Refused for a name that is too long: cut off, it would pass for another's."""
-    for name, limit in LIMITS.items():
+    for name, limit in limits.items():
         value = getattr(record, name)
         if value is not None and len(value) > limit:
             raise Refused(f"the {name} has {len(value):,} characters; at most {limit} are stored")

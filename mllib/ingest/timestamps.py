@@ -84,6 +84,21 @@ def in_utc(moment: datetime, zone: tzinfo) -> datetime:
         raise unreadable(moment.isoformat()) from None
 
 
+def one_after_the_other(start: datetime | None) -> Callable[[], datetime]:
+    """Makes the function that gives the times of a file that has none, line after line: a second apart from ``start``.
+
+    Without ``start`` they are of now, a millisecond apart.
+    """
+    clock, step = (datetime.now(UTC), timedelta(milliseconds=1)) if start is None else (start, timedelta(seconds=1))
+
+    def moment() -> datetime:
+        nonlocal clock
+        before, clock = clock, clock + step
+        return before
+
+    return moment
+
+
 def year_of(first: int | None) -> Callable[[int], int]:
     """Makes the function that says the year of a month, line after line, from the year of the first line on.
 

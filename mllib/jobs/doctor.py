@@ -14,6 +14,7 @@ from mllib import artifacts
 from mllib.detectors import detector as detector_named
 from mllib.errors import BadArtifact, SchemaOutOfDate, UnknownDetector
 from mllib.jobs.findings import Finding, error, islands, psql, score_again, warning
+from mllib.sources import TABLES
 from mllib.store import doctor, freshness, identity, partitions
 from mllib.store.migrate import require_schema
 
@@ -83,19 +84,28 @@ def _partitions(conn: Connection, patience: Patience) -> Iterator[Finding]:
     today = datetime.now(UTC).date()
     lacking = [
         parent
-        for parent in (partitions.LOGS, partitions.PREDICTIONS, partitions.HISTORY)
+        for parent in partitions.PARTITIONED
         if not {today, today + timedelta(days=1)} <= partitions.existing(conn, parent)
     ]
     if lacking and age > patience.maintenance:
         message = f"There are no partitions for today and tomorrow in {', '.join(lacking)}."
         yield warning("partitions_ahead", message, "millrace maintain", len(lacking))
-    for row in doctor.ask(conn, "doctor.strays", patience=patience.maintenance):
+    strays = [
+        *(row for table in TABLES for row in doctor.ask(conn, "doctor.strays", table, patience=patience.maintenance)),
+        *doctor.ask(conn, "doctor.stray_predictions", patience=patience.maintenance),
+    ]
+    for row in strays:
         if row["rows"]:
             message = f"{row['rows']:,} rows of {row['parent']} lie in its default partition, out of their day's."
             yield warning("strays", message, "millrace maintain", row["rows"])
-    for row in doctor.ask(conn, "doctor.doubles"):
+    keys_of = {"predictions": "detector_id, ts, log_id", **{table.name: f"ts, {table.row_id}" for table in TABLES}}
+    doubles = [
+        *(row for table in TABLES for row in doctor.ask(conn, "doctor.doubles", table)),
+        *doctor.ask(conn, "doctor.double_predictions"),
+    ]
+    for row in doubles:
         if row["rows"]:
-            keys = "ts, log_id" if row["parent"] == "logs" else "detector_id, ts, log_id"
+            keys = keys_of[row["parent"]]
             statement = (
                 f"delete from millrace.{row['parent']}_default where ({keys}) in (select {keys} from"  # noqa: S608  shown
                 f" millrace.{row['parent']} where tableoid <> 'millrace.{row['parent']}_default'::regclass)"
@@ -218,7 +228,7 @@ def _ledger(conn: Connection, _: Patience) -> Iterator[Finding]:
 
 
 def _labels(conn: Connection, _: Patience) -> Iterator[Finding]:
-    gone = doctor.labels_without_row(conn)
+    gone = sum(doctor.labels_without_row(conn, table) for table in TABLES)
     if gone:
         yield warning(
             "labels", f"{gone:,} labels are on rows that somebody has deleted.", "millrace maintain --tidy", gone
@@ -245,18 +255,22 @@ def _rows(engine: Engine) -> Iterator[Finding]:
     without_run: dict[str, list[tuple[datetime, datetime, int]]] = defaultdict(list)
     for start, end in doctor.spans(engine):
         with doctor.snapshot(engine) as conn:
-            rows_from, predictions_from = doctor.horizons(conn)
-            span = {"start": start, "end": end}
+            horizons = doctor.horizons(conn)
+            predictions_from = horizons.get(partitions.PREDICTIONS, doctor.FIRST)
+            span: dict[str, Any] = {"start": start, "end": end}
             if start >= predictions_from:
-                for row in doctor.ask(conn, "doctor.missed", **span):
-                    missed[row["detector"]].append((row["hour"], row["rows"]))
                 for row in doctor.ask(conn, "doctor.wrong_hours", **span):
                     wrong_hours[row["detector"]] += row["hours"]
-            for row in doctor.ask(conn, "doctor.loose_predictions", **span):
-                without_row[row["detector"]] += row["without_row"] if start >= rows_from else 0
-                if row["without_run"]:
-                    found = (row["first_without_run"], row["last_without_run"], row["without_run"])
-                    without_run[row["detector"]].append(found)
+            for source in doctor.sources_in_use(conn):
+                if start >= predictions_from:
+                    for row in doctor.ask(conn, "doctor.missed", source, **span):
+                        missed[row["detector"]].append((row["hour"], row["rows"]))
+                for row in doctor.ask(conn, "doctor.loose_predictions", source, **span):
+                    if start >= horizons.get(source.table.name, doctor.FIRST):
+                        without_row[row["detector"]] += row["without_row"]
+                    if row["without_run"]:
+                        found = (row["first_without_run"], row["last_without_run"], row["without_run"])
+                        without_run[row["detector"]].append(found)
     for name, hours in missed.items():
         for first, last, rows in islands(hours):
             message = (

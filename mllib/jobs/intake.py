@@ -1,4 +1,4 @@
-"""Ingest: files into the table of logs, each in one transaction, and on from where they ended when they grow."""
+"""Ingest: files into the tables of rows, each in one transaction, and on from where they ended when they grow."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from typing import Any
 
 from sqlalchemy import Engine
 
+from mllib import sources
 from mllib.errors import BadInput
 from mllib.ingest import detect, format_named
-from mllib.ingest.base import ParseOptions
+from mllib.ingest.base import FileRefused, ParseOptions
 from mllib.ingest.files import AnyPath, shown, state, text_of, unrotated
 from mllib.ingest.reader import Batch, Part, read, source_name
 from mllib.ingest.survey import Survey, changed, first_line, raw_digest, survey
@@ -246,10 +247,14 @@ def _load(
                 conn,
                 file,
                 _as_surveyed(path, batches, hashed, found.end_digest),
+                into=sources.table(file_format.table),
                 # The line in which a damaged file breaks off is a reject, and may be read in full later.
                 lines_before=part.lines_before - int(found.broken),
                 with_labels=with_labels,
             )
+        except FileRefused as unfit:
+            complaint = f"{file.path} was refused, none of it was loaded: {unfit}"
+            raise _Refusal(file, complaint, str(unfit)) from None
         except intake.Overlap as overlap:
             reason = (
                 f"Source {file.source!r} has such lines already: {overlap}. "

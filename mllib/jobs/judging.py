@@ -18,9 +18,10 @@ from mllib.jobs.evidence import gather, load_rivals
 from mllib.jobs.labelled import score_labelled
 from mllib.jobs.training import DEFAULTS, TrainingOptions, fit_candidate
 from mllib.report.contents import Judgement
-from mllib.store import logs, registry
+from mllib.store import registry
 from mllib.store.database import connection, transaction
 from mllib.store.registry import NewDecision
+from mllib.store.rows import current_snapshot
 from mllib.types import ModelStatus, Policy, Verdict
 
 log = logging.getLogger(__name__)
@@ -106,7 +107,7 @@ def judge_candidate(
             models,
             as_of=candidate.as_of,
             label_delay=options.label_delay,
-            snapshot=logs.current_snapshot(conn),
+            snapshot=current_snapshot(conn),
             trained_on=[registry.get(conn, detector, rival).train for rival in rivals],
         )
         evidence = gather(conn, detector, version, champion, rows, models, defects)

@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, Engine
 
-from mllib import promotion
+from mllib import promotion, sources
 from mllib.detectors import detector as detector_named
 from mllib.detectors.base import Detector, Model
 from mllib.errors import NothingToTrainOn
@@ -27,7 +27,9 @@ from mllib.jobs.training import DEFAULTS, TrainingBasis, TrainingOptions, fit, p
 from mllib.promotion import Decision, Evidence
 from mllib.replay import Counts, Period, Replay, Rule, Step, count, schedule, takes
 from mllib.slices import Slices
-from mllib.store import labels, logs
+from mllib.sources import Source
+from mllib.store import labels
+from mllib.store import rows as row_store
 from mllib.store.database import transaction
 from mllib.types import Policy, Window
 
@@ -75,11 +77,11 @@ def replay(
     # A transaction for each period, as production has: a long one would keep partitions from being made and dropped.
     reading = engine.execution_options(postgresql_readonly=True)
     with transaction(reading) as conn:
-        window = window or _everything(conn)
+        window = window or _everything(conn, sources.source(detector_named(detector).source))
         life = _Life(
             method=detector_named(detector),
             options=options,
-            snapshot=logs.current_snapshot(conn),
+            snapshot=row_store.current_snapshot(conn),
             now=datetime.now(UTC),
         )
     windows = schedule(window, every)
@@ -200,10 +202,11 @@ def _score(conn: Connection, life: _Life, window: Window, models: Mapping[int, M
     counts = dict.fromkeys(models, Counts())
     if not models:
         return counts
-    verdicts = labels.in_window(conn, window, as_of=max(life.now, window.end), delay=timedelta(0))
-    selection = logs.RowsInWindow(window=window, current=life.snapshot)
+    source = sources.source(life.method.source)
+    verdicts = labels.in_window(conn, source, window, as_of=max(life.now, window.end), delay=timedelta(0))
+    selection = row_store.RowsInWindow(window=window, current=life.snapshot)
     context = life.method.context
-    for frame in with_context(logs.stream(conn, selection, [window], context=context), context):
+    for frame in with_context(row_store.stream(conn, source, selection, [window], context=context), context):
         rows = frame.filter("claimed").select("log_id")
         verdict = rows.join(verdicts, on="log_id", how="left", maintain_order="left")["positive"]
         labelled, positive = verdict.is_not_null().to_numpy(), verdict.fill_null(value=False).to_numpy()
@@ -213,11 +216,12 @@ def _score(conn: Connection, life: _Life, window: Window, models: Mapping[int, M
     return counts
 
 
-def _everything(conn: Connection) -> Window:
-    extent = labels.extent(conn, as_of=datetime.now(UTC), delay=timedelta(0))
+def _everything(conn: Connection, source: Source) -> Window:
+    extent = labels.extent(conn, source, as_of=datetime.now(UTC), delay=timedelta(0))
     if extent.first_row is None or extent.last_row is None:
         raise NothingToTrainOn(
-            "There is no log line to live through. Ingest some with `millrace ingest PATH --format FORMAT --labels`."
+            f"There is no {source.table.row} to live through. "
+            "Ingest some with `millrace ingest PATH --format FORMAT --labels`."
         )
     hour = extent.first_row.replace(minute=0, second=0, microsecond=0)
     return Window(hour, extent.last_row + timedelta(microseconds=1))

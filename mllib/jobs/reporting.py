@@ -19,8 +19,10 @@ from mllib.errors import BadInput
 from mllib.jobs.labelled import LabelledScores
 from mllib.report import measures, page
 from mllib.report.contents import Example, ExampleGroup, Judgement, Rows, Version
+from mllib.sources import Table
 from mllib.store import reports
 from mllib.store.database import transaction
+from mllib.store.detectors import source_of
 from mllib.store.lineage import Lineage, lineage_of
 from mllib.store.reports import StoredPage
 from mllib.types import Window
@@ -81,7 +83,7 @@ def draw(conn: Connection, judgement: Judgement, scored: LabelledScores, models:
         label_counts=candidate.label_counts,
         lines_per_day=lines / (candidate.holdout.length / timedelta(days=1)) if lines and candidate.holdout else None,
         versions=tuple(versions),
-        examples=_examples(conn, rows, models),
+        examples=_examples(conn, source_of(judgement.detector).table, rows, models),
     )
 
 
@@ -118,7 +120,7 @@ def write(found: StoredPage, content: str, path: Path | None = None) -> Path:
     return path.resolve()
 
 
-def _examples(conn: Connection, rows: Rows, models: Sequence[Model]) -> tuple[ExampleGroup, ...]:
+def _examples(conn: Connection, table: Table, rows: Rows, models: Sequence[Model]) -> tuple[ExampleGroup, ...]:
     if not models:
         return ()
     new = rows.flags(0)
@@ -138,7 +140,7 @@ def _examples(conn: Connection, rows: Rows, models: Sequence[Model]) -> tuple[Ex
     chosen = [measures.pick(rows, among) for _, _, among in kinds]
     every = np.concatenate(chosen)
     texts = reports.messages(
-        conn, rows.ts_us[every].tolist(), rows.log_ids[every].tolist(), characters=page.MAX_TEXT + 1
+        conn, table, rows.ts_us[every].tolist(), rows.log_ids[every].tolist(), characters=page.MAX_TEXT + 1
     )
     return tuple(
         ExampleGroup(
@@ -152,14 +154,18 @@ def _examples(conn: Connection, rows: Rows, models: Sequence[Model]) -> tuple[Ex
 
 
 def _example(rows: Rows, models: Sequence[Model], at: int, texts: Mapping[int, str]) -> Example:
-    def value(name: str) -> str | None:
+    dimensions = [*rows.dimensions, None, None]  # of log lines service and level
+
+    def value(name: str | None) -> str | None:
+        if name is None:
+            return None
         code = int(rows.dimensions[name].codes[at])
         return rows.dimensions[name].names[code] if code >= 0 else None
 
     return Example(
         ts=_EPOCH + timedelta(microseconds=int(rows.ts_us[at])),
-        service=value("service"),
-        level=value("level"),
+        service=value(dimensions[0]),
+        level=value(dimensions[1]),
         message=texts.get(int(rows.log_ids[at]), ""),
         scores=tuple(
             float(model.calibrated(scores[at : at + 1])[0]) for model, scores in zip(models, rows.scores, strict=True)

@@ -9,7 +9,7 @@ from datetime import date, timedelta
 import numpy as np
 from sqlalchemy import Connection, Engine
 
-from mllib import artifacts
+from mllib import artifacts, sources
 from mllib.detectors import detector as detector_named
 from mllib.detectors.base import Detector, Model
 from mllib.errors import BadInput, NothingToTrainOn
@@ -25,7 +25,8 @@ from mllib.jobs.training import (
     training_rows,
 )
 from mllib.reproduction import Outcome, Reproduction, ScoreDifference, listed, why_models_differ, why_rows_differ
-from mllib.store import identity, lineage, logs, partitions, registry, retention
+from mllib.store import identity, lineage, partitions, registry, retention
+from mllib.store import rows as row_store
 from mllib.store.database import transaction
 from mllib.store.lineage import Lineage
 from mllib.types import Window
@@ -132,12 +133,13 @@ def _now(fitted: Fitted, made: Lineage) -> Outcome:
 
 def _matching_snapshot(conn: Connection, method: Detector, version: int, made: Lineage) -> str:
     """A snapshot that sees exactly the training rows of a version that did not keep its own."""
+    source = sources.source(method.source)
     read = Window(made.train.start - method.context, (made.holdout or made.validation or made.train).end)
     for snapshot in (
-        lineage.snapshot_by_ingestion(conn, read, made.trained_at),
-        logs.current_snapshot(conn),
+        lineage.snapshot_by_ingestion(conn, source, read, made.trained_at),
+        row_store.current_snapshot(conn),
     ):
-        found = Fingerprint()
+        found = Fingerprint(source)
         for frame in training_rows(conn, method, made.train, snapshot):
             found.add(frame)
         if found.hashes().ids == made.data_hash:
@@ -172,15 +174,16 @@ def _score_difference(
 
 def _dropped_days(conn: Connection, method: Detector, made: Lineage) -> list[date]:
     """The days that training reads and that retention has dropped."""
+    table = sources.source(method.source).table.name
     first = made.train.start.date()
     last = ((made.validation or made.train).end - timedelta(microseconds=1)).date()
     before = next(
-        (rule.dropped_before for rule in retention.settings(conn) if rule.parent == partitions.LOGS),
+        (rule.dropped_before for rule in retention.settings(conn) if rule.parent == table),
         None,
     )
     if before is None:
         return []
-    there = partitions.existing(conn, partitions.LOGS)
+    there = partitions.existing(conn, table)
     days = [first + timedelta(days=number) for number in range((last - first).days + 1)]
     gone = [day for day in days if day < before and day not in there]
     lead = (made.train.start - method.context).date()

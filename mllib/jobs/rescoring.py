@@ -17,11 +17,13 @@ from mllib.errors import BadInput
 from mllib.jobs.models import load_model
 from mllib.jobs.scoring import after_open_runs, finish, packing
 from mllib.jobs.scoring import publish as publish_run
-from mllib.store import ledger, logs, rescoring
+from mllib.store import ledger, rescoring
+from mllib.store import rows as row_store
 from mllib.store.database import connection, transaction
+from mllib.store.detectors import source_of
 from mllib.store.ledger import Run, ShardState
-from mllib.store.logs import RowsInWindow
 from mllib.store.rescoring import ModelChoice, Piece, Plan
+from mllib.store.rows import RowsInWindow
 from mllib.types import Window
 
 COMPARED_ROWS = 200_000
@@ -85,9 +87,10 @@ def plan(
             return found
         ledger.require_past(conn, window)
         last_run = rescoring.last_run(conn, detector)
-        snapshot = logs.current_snapshot(conn)
+        source = source_of(detector)
+        snapshot = row_store.current_snapshot(conn)
         stretches = [
-            (stretch, by_version, logs.minutes(conn, RowsInWindow(window=stretch, current=snapshot)))
+            (stretch, by_version, row_store.minutes(conn, source, RowsInWindow(window=stretch, current=snapshot)))
             for stretch, by_version in rescoring.resolve(conn, detector, window, choice, version)
         ]
         counted = [(stretch, number, minutes) for stretch, number, minutes in stretches if number is not None]
@@ -214,12 +217,12 @@ def _compare(
     blocks: Sequence[Minutes],
 ) -> dict[str, int]:
     """Scores blocks of the rows with a version, and counts the verdicts that differ from those that are current."""
-    context = detector_named(detector).context
+    context, source = detector_named(detector).context, source_of(detector)
     figures = dict.fromkeys(("compared", "to_anomaly", "to_normal", "first_verdicts"), 0)
     for block in blocks:
         for ranges, _ in scoring.pack(block, context=context):
             before = rescoring.verdicts(conn, detector, Window(ranges[0].start, ranges[-1].end))
-            with scoring.ahead(logs.stream(conn, selection, ranges, context=context)) as frames:
+            with scoring.ahead(row_store.stream(conn, source, selection, ranges, context=context)) as frames:
                 model = load_model(engine, detector, version)
                 for frame in scoring.score(frames, model, context=context):
                     both = frame.select("log_id", "is_anomaly").join(before, on="log_id", how="left")

@@ -21,8 +21,10 @@ from mllib import scoring
 from mllib.detectors import detector as detector_named
 from mllib.errors import RowsMoved, ShardsMissing
 from mllib.jobs.models import load_model
-from mllib.store import ledger, logs, partitions, predictions
+from mllib.store import ledger, partitions, predictions
+from mllib.store import rows as row_store
 from mllib.store.database import connection, transaction
+from mllib.store.detectors import source_of
 from mllib.store.ledger import PlannedShard, Run, ShardState
 from mllib.types import Window
 
@@ -79,7 +81,8 @@ def claim(
     with transaction(engine) as conn:
         todo = tuple(shard for shard in ledger.shards(conn, run.run_id) if not shard.done)
         if window is not None and not run.claimed:
-            _say_why_empty(window, logs.first_event(conn))
+            source = source_of(detector)
+            _say_why_empty(window, source.table.row, row_store.first_event(conn, source))
     return Claimed(run=run, shards=todo), finished
 
 
@@ -109,13 +112,13 @@ def after_open_runs(engine: Engine, detector: str, attempt: Callable[[], T]) -> 
                 raise
 
 
-def _say_why_empty(window: Window, first: datetime | None) -> None:
+def _say_why_empty(window: Window, row: str, first: datetime | None) -> None:
     if first is None:
-        log.info("There is no log line in %s, and none at all.", window)
+        log.info("There is no %s in %s, and none at all.", row, window)
     elif first >= window.end:
-        log.info("There is no log line in %s; the first one is of %s UTC.", window, f"{first:%Y-%m-%d %H:%M:%S}")
+        log.info("There is no %s in %s; the first one is of %s UTC.", row, window, f"{first:%Y-%m-%d %H:%M:%S}")
     else:
-        log.info("There is no log line in %s.", window)
+        log.info("There is no %s in %s.", row, window)
 
 
 def score_shard(engine: Engine, run_id: int, shard: int) -> tuple[int, int]:
@@ -128,9 +131,10 @@ def score_shard(engine: Engine, run_id: int, shard: int) -> tuple[int, int]:
         taken = ledger.take_shard(conn, run_id, shard)
     if taken.done:
         return 0, 0
-    partitions.mirror(engine, partitions.PREDICTIONS, taken.ranges)
+    source = source_of(run.detector)
+    partitions.mirror(engine, partitions.PREDICTIONS, taken.ranges, of=source.table)
     if taken.supersedes:
-        partitions.mirror(engine, partitions.HISTORY, taken.ranges)
+        partitions.mirror(engine, partitions.HISTORY, taken.ranges, of=source.table)
     with connection(engine) as reader, transaction(engine) as writer:
         taken = ledger.take_shard(writer, run_id, shard)
         if taken.done:
@@ -139,12 +143,12 @@ def score_shard(engine: Engine, run_id: int, shard: int) -> tuple[int, int]:
             predictions.supersede(writer, taken.detector_id, run_id, taken.ranges)
         context = detector_named(run.detector).context
         keys = {"detector_id": taken.detector_id, "run_id": run_id}
-        with scoring.ahead(logs.stream(reader, taken.selection, taken.ranges, context=context)) as frames:
+        with scoring.ahead(row_store.stream(reader, source, taken.selection, taken.ranges, context=context)) as frames:
             model = load_model(engine, run.detector, taken.model_version)
             with scoring.ahead(scoring.score(frames, model, context=context)) as scored:
                 written = predictions.write(writer, scored, model_version=taken.model_version, **keys)
         if written.rows != taken.claimed:
-            _explain(logs.count(writer, taken.selection, taken.ranges), written.rows, taken.claimed)
+            _explain(row_store.count(writer, source, taken.selection, taken.ranges), written.rows, taken.claimed)
         predictions.count_hours(writer, written, **keys)
         ledger.finish_shard(writer, run_id, shard, scored=written.rows, anomalies=written.anomalies)
     return written.rows, written.anomalies

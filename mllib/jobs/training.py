@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 from sqlalchemy import Connection, Engine
 
-from mllib import artifacts, evaluation
+from mllib import artifacts, evaluation, sources
 from mllib.detectors import detector as detector_named
 from mllib.detectors.base import Detector, Model
 from mllib.errors import NothingToTrainOn
@@ -23,7 +23,8 @@ from mllib.fingerprint import Fingerprint, RowHashes
 from mllib.jobs.labelled import score_labelled
 from mllib.settings import PROJECT
 from mllib.slices import Slices, grain_for, plan_slices
-from mllib.store import labels, lineage, logs, registry
+from mllib.store import labels, lineage, registry
+from mllib.store import rows as row_store
 from mllib.store.database import transaction
 from mllib.types import Window
 
@@ -95,7 +96,7 @@ def fit_candidate(
     method = detector_named(detector)
     as_of = (as_of or datetime.now(UTC)).astimezone(UTC)
     with transaction(engine) as conn:
-        snapshot = logs.current_snapshot(conn)
+        snapshot = row_store.current_snapshot(conn)
         slices = plan(conn, method, as_of=as_of, options=options, snapshot=snapshot)
         basis = TrainingBasis(
             train=slices.train,
@@ -142,15 +143,18 @@ def fit_candidate(
 
 def plan(conn: Connection, method: Detector, *, as_of: datetime, options: TrainingOptions, snapshot: str) -> Slices:
     """The slices for a training at ``as_of``. Raises NothingToTrainOn where the rows do not allow any."""
-    extent = labels.extent(conn, as_of=as_of, delay=options.label_delay)
+    source = sources.source(method.source)
+    extent = labels.extent(conn, source, as_of=as_of, delay=options.label_delay)
     if extent.first_row is None or extent.last_row is None:
         raise NothingToTrainOn(
-            f"There is no log line up to {as_of:%Y-%m-%d %H:%M:%S}. "
+            f"There is no {source.table.row} up to {as_of:%Y-%m-%d %H:%M:%S}. "
             "Ingest some with `millrace ingest PATH --format FORMAT`."
         )
     last = extent.last_labelled or extent.last_row
     grain = grain_for(extent.first_labelled or extent.first_row, last)
-    counts = labels.hours(conn, until=last, as_of=as_of, delay=options.label_delay, grain=grain, snapshot=snapshot)
+    counts = labels.hours(
+        conn, source, until=last, as_of=as_of, delay=options.label_delay, grain=grain, snapshot=snapshot
+    )
     return plan_slices(
         counts,
         first_row=extent.first_row,
@@ -168,7 +172,7 @@ def fit(conn: Connection, method: Detector, basis: TrainingBasis) -> Fitted:
     Raises NothingToTrainOn when there are too few rows.
     """
     log.info("Training on %s: %s rows.", basis.train, f"{basis.training_rows:,}")
-    fingerprint = Fingerprint()
+    fingerprint = Fingerprint(sources.source(method.source))
 
     def frames() -> Iterator[pl.DataFrame]:
         for frame in training_rows(conn, method, basis.train, basis.snapshot):
@@ -208,8 +212,8 @@ def fit(conn: Connection, method: Detector, basis: TrainingBasis) -> Fitted:
 
 def training_rows(conn: Connection, method: Detector, window: Window, snapshot: str) -> Iterator[pl.DataFrame]:
     """The rows of a window that a snapshot sees, led by the detector's context."""
-    selection = logs.RowsInWindow(window=window, current=snapshot)
-    return logs.stream(conn, selection, [window], context=method.context)
+    selection = row_store.RowsInWindow(window=window, current=snapshot)
+    return row_store.stream(conn, sources.source(method.source), selection, [window], context=method.context)
 
 
 def options_of(parameters: Mapping[str, Any]) -> TrainingOptions:

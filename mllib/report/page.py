@@ -88,7 +88,7 @@ def render(
                 for part in (measures.slice_f1(rows, evidence.segments) if rows.scores else ())
             ],
             agreement=measures.agreement(rows) if has_champion else None,
-            agreement_by_service=measures.agreement_by(rows, "service") if has_champion else (),
+            agreement_by_service=measures.agreement_by(rows, next(iter(rows.dimensions))) if has_champion else (),
             examples=examples,
             versions=versions,
         )

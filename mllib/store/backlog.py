@@ -17,7 +17,7 @@ class UncoveredHour:
     """An hour of event time, or the part of it that was asked for, that no published run over a window covers."""
 
     window: Window
-    rows: int  # log lines in it
+    rows: int  # rows in it
     open: bool  # a run that is not finished is at it
 
 
@@ -31,5 +31,6 @@ def hours_without_run(
     that were scored before.
     """
     keys = {"detector_id": detectors.identify(conn, detector), "since": since}
-    rows = conn.execute(queries["ledger.uncovered_hours"], {**keys, "start": window.start, "end": window.end})
+    statement = queries.of(detectors.source_of(detector), "ledger.uncovered_hours")
+    rows = conn.execute(statement, {**keys, "start": window.start, "end": window.end})
     return [UncoveredHour(window=Window(row.starts, row.ends), rows=row.rows, open=row.open) for row in rows]

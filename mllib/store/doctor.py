@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine
 
+from mllib.sources import SOURCES, Source, Table
 from mllib.store.database import connection
 from mllib.store.queries import queries
 
@@ -27,9 +28,16 @@ def snapshot(engine: Engine) -> Iterator[Connection]:
             yield conn
 
 
-def ask(conn: Connection, name: str, **binds: Any) -> Rows:
-    """The rows of a named query."""
-    return [dict(row._mapping) for row in conn.execute(queries[name], binds)]
+def ask(conn: Connection, name: str, of: Source | Table | None = None, **binds: Any) -> Rows:
+    """The rows of a named query, of one that is the same for every source on the rows ``of`` one."""
+    statement = queries[name] if of is None else queries.of(of, name)
+    return [dict(row._mapping) for row in conn.execute(statement, binds)]
+
+
+def sources_in_use(conn: Connection) -> list[Source]:
+    """What the detectors of this database read."""
+    used = {(row["source"], row["form"]) for row in ask(conn, "doctor.sources")}
+    return [source for source in SOURCES.values() if (source.table.name, source.form) in used]
 
 
 def spans(engine: Engine) -> list[tuple[datetime, datetime]]:
@@ -46,10 +54,9 @@ def spans(engine: Engine) -> list[tuple[datetime, datetime]]:
     return [*pieces, (end, LAST)] if end < LAST else pieces
 
 
-def horizons(conn: Connection) -> tuple[datetime, datetime]:
-    """The moments before which log rows, and predictions, may have been dropped."""
-    row = conn.execute(queries["doctor.horizons"]).one()
-    return _moment(row.logs), _moment(row.predictions)
+def horizons(conn: Connection) -> dict[str, datetime]:
+    """The moments before which rows may have been dropped, by table; tables that have lost none are left out."""
+    return {row["parent"]: _moment(row["dropped_before"]) for row in ask(conn, "doctor.horizons")}
 
 
 def age(conn: Connection) -> timedelta:
@@ -58,10 +65,10 @@ def age(conn: Connection) -> timedelta:
     return found
 
 
-def labels_without_row(conn: Connection) -> int:
-    """How many verdicts are on rows that are gone."""
-    return int(conn.execute(queries["doctor.labels_without_row"]).scalar_one())
+def labels_without_row(conn: Connection, table: Table) -> int:
+    """How many verdicts are on rows of a table that are gone."""
+    return int(conn.execute(queries.of(table, "doctor.labels_without_row")).scalar_one())
 
 
-def _moment(day: date | None) -> datetime:
-    return FIRST if day is None else datetime(day.year, day.month, day.day, tzinfo=UTC)
+def _moment(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)

@@ -1,27 +1,23 @@
-"""Loads files of log records: rows, rejects and labels in one transaction a file, so that it is in or it is not."""
+"""Loads files of records: rows, rejects and labels in one transaction a file, so that it is in or it is not."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
 
 from sqlalchemy import Connection, Engine, text
 
-from mllib.ingest.base import LogRecord
 from mllib.ingest.reader import Batch, Reject
+from mllib.sources import Table
 from mllib.store import labels, partitions
 from mllib.store.database import driver, transaction
 from mllib.store.queries import queries
+from mllib.store.records import writer
 
 MAX_NEW_PARTITIONS = 1000
 """Days that one file may make partitions for; the rest goes to the default partition, and maintenance sorts it out."""
 
-_COPY_LOGS = (
-    "copy millrace.logs (ts, log_id, response_time_ms, status_code, source, source_id, level, service, host, trace_id,"
-    " message, attributes) from stdin"
-)
 _COPY_REJECTS = "copy millrace.ingest_rejects (file_id, line_number, byte_offset, raw, reason) from stdin"
 
 
@@ -105,7 +101,14 @@ def seen_before(conn: Connection, file: LogFile) -> str | None:
 
 
 def load(
-    engine: Engine, conn: Connection, file: LogFile, batches: Iterable[Batch], *, lines_before: int, with_labels: bool
+    engine: Engine,
+    conn: Connection,
+    file: LogFile,
+    batches: Iterable[Batch],
+    *,
+    into: Table,
+    lines_before: int,
+    with_labels: bool,
 ) -> Loaded:
     """Loads a file, or what was added to it, in the open transaction and flat memory.
 
@@ -113,7 +116,7 @@ def load(
     apart. The transaction is to be rolled back then, as after any other error. ``engine`` is for making partitions.
     """
     file_id = int(conn.execute(queries["intake.add_file"], asdict(file)).scalar_one())
-    copied = _Copied(engine, conn, file, file_id, lines_before=lines_before, with_labels=with_labels)
+    copied = _Copied(engine, conn, file, file_id, into=into, lines_before=lines_before, with_labels=with_labels)
     for batch in batches:
         copied.add(batch)
         copied.check_lines()
@@ -171,7 +174,15 @@ class _Copied:
     """The part of a file that is in the open transaction."""
 
     def __init__(
-        self, engine: Engine, conn: Connection, file: LogFile, file_id: int, *, lines_before: int, with_labels: bool
+        self,
+        engine: Engine,
+        conn: Connection,
+        file: LogFile,
+        file_id: int,
+        *,
+        into: Table,
+        lines_before: int,
+        with_labels: bool,
     ) -> None:
         self.rows = 0
         self.line_ids = False
@@ -179,6 +190,7 @@ class _Copied:
         self._conn = conn
         self._file = file
         self._file_id = file_id
+        self._writer = writer(into)
         self._with_labels = with_labels
         self._rejected = 0
         self._labels = 0
@@ -193,22 +205,23 @@ class _Copied:
 
     def add(self, batch: Batch) -> None:
         self._make_partitions({record.ts.date() for _, record in batch.records})
-        log_ids = self._conn.execute(queries["intake.log_ids"], {"rows": len(batch.records)}).scalar_one()
+        row_ids = self._conn.execute(queries["intake.row_ids"], {"rows": len(batch.records)}).scalar_one()
         with driver(self._conn).cursor() as cursor:
-            with cursor.copy(_COPY_LOGS) as copy:
-                for log_id, (line_number, record) in zip(log_ids, batch.records, strict=True):
-                    copy.write_row(_row(self._file.source, log_id, line_number, record))
+            source, as_row = self._file.source, self._writer.row
+            with cursor.copy(self._writer.copy) as copy:
+                for row_id, (line_number, record) in zip(row_ids, batch.records, strict=True):
+                    copy.write_row(as_row(source, row_id, line_number, record))
             if batch.rejects:
                 with cursor.copy(_COPY_REJECTS) as copy:
                     for reject in batch.rejects:
                         copy.write_row(_reject(self._file_id, reject))
         if self._with_labels:
             verdicts = (
-                (record.ts, log_id, record.label)
-                for log_id, (_, record) in zip(log_ids, batch.records, strict=True)
+                (record.ts, row_id, record.label)
+                for row_id, (_, record) in zip(row_ids, batch.records, strict=True)
                 if record.label is not None
             )
-            self._labels += labels.add_imported(self._conn, verdicts, labelled_by=self._file.path)
+            self._labels += labels.add_imported(self._conn, self._writer.table, verdicts, labelled_by=self._file.path)
         self.rows += len(batch.records)
         self._rejected += len(batch.rejects)
         self._last_line += batch.lines
@@ -240,7 +253,7 @@ class _Copied:
         # The planner knows nothing of rows just copied, takes them for a few, and would loop over all the others.
         self._conn.execute(text("set local enable_nestloop = off"))
         repeated = self._conn.execute(
-            queries["intake.repeated_id"], {"source": self._file.source, **times._mapping}
+            queries.of(self._writer.table, "intake.repeated_id"), {"source": self._file.source, **times._mapping}
         ).scalar_one_or_none()
         if repeated is not None:
             raise Overlap(f"the id {repeated!r} is there", by_line=False)
@@ -271,27 +284,10 @@ class _Copied:
             self._partitioning = False
             return
         # A row of this transaction in the default partition would make the next call wait for ourselves.
-        partitions.ensure(self._engine, partitions.LOGS, missing)
+        partitions.ensure(self._engine, self._writer.table.name, missing)
         self._days |= missing
         with transaction(self._engine) as conn:
-            self._partitioning = missing <= partitions.existing(conn, partitions.LOGS)
-
-
-def _row(source: str, log_id: int, line_number: int, record: LogRecord) -> tuple[object, ...]:
-    return (
-        record.ts,
-        log_id,
-        record.response_time_ms,
-        record.status_code,
-        source,
-        record.source_id or str(line_number),
-        record.level,
-        record.service,
-        record.host,
-        record.trace_id,
-        record.message,
-        None if record.attributes is None else json.dumps(record.attributes),
-    )
+            self._partitioning = missing <= partitions.existing(conn, self._writer.table.name)
 
 
 def _reject(file_id: int, reject: Reject) -> tuple[object, ...]:

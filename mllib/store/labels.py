@@ -1,4 +1,4 @@
-"""Verdicts on log lines: reads the mature ones, and files new ones under the rows that they name."""
+"""Verdicts on rows: reads the mature ones, and files new ones under the rows that they name."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import polars as pl
 from sqlalchemy import Connection, Row
 
 from mllib.slices import LabelHour
+from mllib.sources import Source, Table
 from mllib.store.database import driver
 from mllib.store.queries import queries
 from mllib.types import Window
@@ -36,14 +37,21 @@ class StagedLabel:
     note: str | None = None
 
 
-def extent(conn: Connection, *, as_of: datetime, delay: timedelta) -> Extent:
+def extent(conn: Connection, source: Source, *, as_of: datetime, delay: timedelta) -> Extent:
     """How far rows and labels reach that were known at ``as_of``; labels ripen for ``delay``."""
-    row = conn.execute(queries["labels.extent"], {"as_of": as_of, "delay": delay}).one()
+    row = conn.execute(queries.of(source, "labels.extent"), {"as_of": as_of, "delay": delay}).one()
     return Extent(**row._mapping)
 
 
 def hours(
-    conn: Connection, *, until: datetime, as_of: datetime, delay: timedelta, grain: timedelta, snapshot: str
+    conn: Connection,
+    source: Source,
+    *,
+    until: datetime,
+    as_of: datetime,
+    delay: timedelta,
+    grain: timedelta,
+    snapshot: str,
 ) -> list[LabelHour]:
     """Counts of rows, mature labels and positives per ``grain`` of event time, in order, up to ``until``."""
     binds = {"until": until, "as_of": as_of, "delay": delay, "grain": grain, "snapshot": snapshot}
@@ -55,12 +63,18 @@ def hours(
             labelled=min(row.labelled, row.rows),
             positives=min(row.positives, row.labelled, row.rows),
         )
-        for row in conn.execute(queries["labels.hours"], binds)
+        for row in conn.execute(queries.of(source, "labels.hours"), binds)
     ]
 
 
 def in_window(
-    conn: Connection, window: Window, *, as_of: datetime, delay: timedelta, recorded_until: datetime | None = None
+    conn: Connection,
+    source: Source,
+    window: Window,
+    *,
+    as_of: datetime,
+    delay: timedelta,
+    recorded_until: datetime | None = None,
 ) -> pl.DataFrame:
     """Mature verdicts on rows of a window: columns ``log_id`` and ``positive`` (any verdict but 0).
 
@@ -74,7 +88,7 @@ def in_window(
         "delay": delay,
         "recorded_until": recorded_until,
     }
-    rows = conn.execute(queries["labels.in_window"], binds).all()
+    rows = conn.execute(queries.of(source, "labels.in_window"), binds).all()
     return pl.DataFrame(
         {"log_id": [row.log_id for row in rows], "positive": [row.label != "0" for row in rows]},
         schema={"log_id": pl.Int64, "positive": pl.Boolean},
@@ -95,6 +109,7 @@ def stage(conn: Connection, labels: Iterable[StagedLabel]) -> int:
 
 def apply_staged(conn: Connection, *, origin: str, labelled_by: str) -> int:
     """Files the staged verdicts under the rows that they name. Returns how many rows that were."""
+    conn.execute(queries["labels.find_rows"])
     return conn.execute(queries["labels.apply_staged"], {"origin": origin, "labelled_by": labelled_by}).rowcount
 
 
@@ -108,6 +123,7 @@ class Misnamed:
 
 def misnamed(conn: Connection) -> tuple[Misnamed, Misnamed]:
     """The staged verdicts that name no row, and those that name several."""
+    conn.execute(queries["labels.find_rows"])
     rows = conn.execute(queries["labels.misnamed"]).all()
     none, several = ([row for row in rows if row.several is kind] for kind in (False, True))
     return _misnamed(none), _misnamed(several)
@@ -118,12 +134,14 @@ def _misnamed(rows: Sequence[Row[Any]]) -> Misnamed:
     return Misnamed(verdicts=rows[0].verdicts if rows else 0, examples=examples)
 
 
-def add_imported(conn: Connection, verdicts: Iterable[tuple[datetime, int, str]], *, labelled_by: str) -> int:
-    """Files verdicts that came with the rows: (ts, log_id, label) of each. Returns how many."""
+def add_imported(
+    conn: Connection, table: Table, verdicts: Iterable[tuple[datetime, int, str]], *, labelled_by: str
+) -> int:
+    """Files verdicts that came with the rows of a table: (ts, id, label) of each. Returns how many."""
     filed = 0
-    statement = "copy millrace.labels (ts, row_id, label, origin, labelled_by) from stdin"
+    statement = "copy millrace.labels (subject, ts, row_id, label, origin, labelled_by) from stdin"
     with driver(conn).cursor() as cursor, cursor.copy(statement) as copy:
-        for ts, log_id, label in verdicts:
-            copy.write_row((ts, log_id, label, "import", labelled_by))
+        for ts, row_id, label in verdicts:
+            copy.write_row((table.name, ts, row_id, label, "import", labelled_by))
             filed += 1
     return filed

@@ -15,10 +15,11 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row
 
 from mllib.errors import BadInput, NoChampion
+from mllib.sources import Source
 from mllib.store import detectors, identity, predictions, registry
 from mllib.store.database import transaction
-from mllib.store.logs import NewRows, RowsInWindow, Selection, minutes
 from mllib.store.queries import queries
+from mllib.store.rows import NewRows, RowsInWindow, Selection, minutes
 from mllib.types import Window
 
 
@@ -108,7 +109,8 @@ def claim(
             return _run(found)
         if window is not None:
             require_past(conn, window)
-        snapshot = begin_claim(conn, detector_id)
+        source = detectors.source_of(detector)
+        snapshot = begin_claim(conn, detector_id, source)
         if version is None:
             version = registry.champion(conn, detector)
             if version is None:
@@ -123,13 +125,13 @@ def claim(
             selection = NewRows(previous=previous, current=snapshot, except_for=scored)
         else:
             selection = RowsInWindow(window=window, current=snapshot)
-        shards = pack(minutes(conn, selection))
+        shards = pack(minutes(conn, source, selection))
         run_id = store_claim(conn, detector_id, run_key, selection, shards, version=version, close=not shards)
         return get_run(conn, run_id)
 
 
 def require_past(conn: Connection, window: Window) -> None:
-    """Raises BadInput when a window ends after now: lines that come later would not be in its claim."""
+    """Raises BadInput when a window ends after now: rows that come later would not be in its claim."""
     now: datetime = conn.execute(queries["ledger.now"]).scalar_one()
     if window.end > now:
         raise BadInput(
@@ -138,7 +140,7 @@ def require_past(conn: Connection, window: Window) -> None:
         )
 
 
-def begin_claim(conn: Connection, detector_id: int) -> str:
+def begin_claim(conn: Connection, detector_id: int, source: Source) -> str:
     """What is committed now, with all other claims of the detector kept out until the transaction ends.
 
     Raises OpenRun when a run must be finished first, and RestoredElsewhere when the database must be adopted first.
@@ -148,7 +150,7 @@ def begin_claim(conn: Connection, detector_id: int) -> str:
     unfinished = conn.execute(queries["ledger.open_run"], {"detector_id": detector_id}).scalar_one_or_none()
     if unfinished is not None:
         raise OpenRun(unfinished)
-    conn.execute(queries["ledger.keep_partitions"])
+    conn.execute(queries.of(source, "ledger.keep_partitions"))
     return str(conn.execute(queries["ledger.current_snapshot"]).scalar_one())
 
 

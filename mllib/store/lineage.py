@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from mllib.errors import BadInput
+from mllib.sources import Source
 from mllib.store.queries import queries
 from mllib.types import ModelStatus, Window
 
@@ -63,13 +64,13 @@ def read_only(conn: Connection) -> None:
     conn.execute(text("set transaction isolation level repeatable read, read only"))
 
 
-def snapshot_by_ingestion(conn: Connection, window: Window, moment: datetime) -> str:
+def snapshot_by_ingestion(conn: Connection, source: Source, window: Window, moment: datetime) -> str:
     """A snapshot that sees the rows of ``window`` but those ingested later than ``moment``.
 
     It stands in for the one that an old version did not keep. A transaction that was under way then is not told apart.
     """
     binds = {"start": window.start, "end": window.end, "moment": moment}
-    return str(conn.execute(queries["lineage.snapshot_by_ingestion"], binds).scalar_one())
+    return str(conn.execute(queries.of(source, "lineage.snapshot_by_ingestion"), binds).scalar_one())
 
 
 def adopted_since(conn: Connection, moment: datetime) -> datetime | None:

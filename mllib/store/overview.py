@@ -6,11 +6,21 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from mllib.store import detectors
 from mllib.store.queries import queries
+
+_TOP = {
+    "logs": "overview.top_anomalies",
+    "pipeline_runs": "overview.top_runs",
+    "network_flows": "overview.top_flows",
+}
 
 
 def totals(conn: Connection) -> dict[str, int]:
-    """Counts of log rows, labelled rows, predictions and anomalies, under ``rows, labels, scored, anomalies``."""
+    """Counts of rows, labelled rows, predictions and anomalies, under ``rows, labels, scored, anomalies``.
+
+    All sources together.
+    """
     return dict(conn.execute(queries["overview.totals"]).one()._mapping)
 
 
@@ -25,6 +35,10 @@ def decisions(conn: Connection) -> list[dict[str, Any]]:
 
 
 def top_anomalies(conn: Connection, detector: str, at_most: int) -> list[dict[str, Any]]:
-    """``ts, score, severity, level, service, message`` of the highest scores."""
+    """``ts, score, severity, level, service, message`` of the highest scores.
+
+    Of a CI/CD run the level is its provider and the service its repository; of a flow, its class and its protocol.
+    """
     binds = {"detector": detector, "at_most": at_most}
-    return [dict(row._mapping) for row in conn.execute(queries["overview.top_anomalies"], binds)]
+    statement = queries[_TOP[detectors.source_of(detector).table.name]]
+    return [dict(row._mapping) for row in conn.execute(statement, binds)]

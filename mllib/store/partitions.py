@@ -1,4 +1,4 @@
-"""Daily partitions: made ahead, on demand before a load, and for predictions wherever the logs have them."""
+"""Daily partitions: made ahead, on demand before a load, and for predictions wherever the rows have them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from datetime import UTC, date, datetime, timedelta
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError
 
+from mllib import sources
+from mllib.sources import Table
 from mllib.store.database import connection, transaction
 from mllib.store.queries import queries
 from mllib.types import Window
 
-LOGS = "logs"
+LOGS = sources.LOGS.name
 PREDICTIONS = "predictions"
 HISTORY = "predictions_history"
+PARTITIONED = (*(table.name for table in sources.TABLES), PREDICTIONS, HISTORY)
 _LOCK_TIMEOUT = "5s"
 
 
@@ -46,14 +49,14 @@ def existing(conn: Connection, parent: str) -> set[date]:
     return set(conn.execute(queries["partitions.days"], {"parent": f"millrace.{parent}"}).scalars())
 
 
-def mirror(engine: Engine, parent: str, ranges: Iterable[Window]) -> int:
-    """Makes the partitions of ``parent`` for the days of these ranges that have a partition of logs."""
+def mirror(engine: Engine, parent: str, ranges: Iterable[Window], *, of: Table) -> int:
+    """Makes the partitions of ``parent`` for the days of these ranges that have a partition of the table ``of``."""
     with transaction(engine) as conn:
-        logs = sorted(existing(conn, LOGS))
+        days = sorted(existing(conn, of.name))
     wanted = {
         day
         for window in ranges
-        for day in logs
+        for day in days
         if window.start < _midnight(day + timedelta(days=1)) and window.end > _midnight(day)
     }
     return ensure(engine, parent, wanted)
@@ -62,7 +65,7 @@ def mirror(engine: Engine, parent: str, ranges: Iterable[Window]) -> int:
 def create_ahead(engine: Engine, *, today: date, days: int) -> int:
     """Makes the partitions of every partitioned table from ``today`` to ``days`` later. Returns how many it made."""
     ahead = [today + timedelta(days=offset) for offset in range(days + 1)]
-    return sum(ensure(engine, parent, ahead) for parent in (LOGS, PREDICTIONS, HISTORY))
+    return sum(ensure(engine, parent, ahead) for parent in PARTITIONED)
 
 
 def adopt_strays(engine: Engine, *, at_most: int = 1000) -> int:
@@ -72,11 +75,13 @@ def adopt_strays(engine: Engine, *, at_most: int = 1000) -> int:
     with labels whose day was dropped stay where retention has put them.
     """
     made = 0
-    for parent in (LOGS, PREDICTIONS, HISTORY):
+    row_ids = {table.name: table.row_id for table in sources.TABLES}
+    for parent in PARTITIONED:
         with transaction(engine) as conn:
             statement = text(
                 f"select (ts at time zone 'UTC')::date as day from millrace.{parent}_default"  # noqa: S608  a constant
-                " where not millrace.is_kept(:parent, ts, log_id) group by 1 order by count(*) desc, 1 limit :at_most"
+                f" where not millrace.is_kept(:parent, ts, {row_ids.get(parent, 'log_id')})"
+                " group by 1 order by count(*) desc, 1 limit :at_most"
             )
             days = list(conn.execute(statement, {"parent": parent, "at_most": at_most}).scalars())
         made += ensure(engine, parent, days)
@@ -87,7 +92,7 @@ def reach(engine: Engine, *, today: date) -> dict[str, date | None]:
     """The last day of an unbroken line of partitions from ``today`` on, by table; None where today has none."""
     reached: dict[str, date | None] = {}
     with transaction(engine) as conn:
-        for parent in (LOGS, PREDICTIONS, HISTORY):
+        for parent in PARTITIONED:
             days, day = existing(conn, parent), today
             while day in days:
                 day += timedelta(days=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 
 import polars as pl
 from sqlalchemy import Connection
@@ -17,6 +18,7 @@ _COPY = (
     "copy millrace.predictions (ts, log_id, run_id, model_version, score, raw_score, detector_id, severity, is_anomaly)"
     " from stdin (format csv)"
 )
+_COPY_CLASSES = _COPY.replace("is_anomaly)", "is_anomaly, class, confidence)")
 
 _HOUR = timedelta(hours=1)
 
@@ -52,13 +54,18 @@ def supersede(conn: Connection, detector_id: int, run_id: int, ranges: Sequence[
 def write(
     conn: Connection, frames: Iterable[pl.DataFrame], *, detector_id: int, run_id: int, model_version: int
 ) -> Written:
-    """Copies frames of predictions in (columns log_id, ts, score, raw_score, is_anomaly, severity), and counts them.
+    """Copies frames of predictions in, and counts them.
 
+    They have the columns log_id, ts, score, raw_score, is_anomaly, severity and, where the detector tells classes
+    apart, all of them class and confidence.
     The table's key refuses a second prediction of a row: then nothing of the transaction stays.
     """
     written = Written()
-    with driver(conn).cursor() as cursor, cursor.copy(_COPY) as copy:
-        for frame in frames:
+    frames = iter(frames)
+    first = next(frames, None)
+    classes = ["class", "confidence"] if first is not None and "class" in first.columns else []
+    with driver(conn).cursor() as cursor, cursor.copy(_COPY_CLASSES if classes else _COPY) as copy:
+        for frame in chain([] if first is None else [first], frames):
             if frame.is_empty():
                 continue
             written.add(frame)
@@ -72,6 +79,7 @@ def write(
                 pl.lit(detector_id).alias("detector_id"),
                 "severity",
                 "is_anomaly",
+                *classes,
             )
             copy.write(rows.write_csv(include_header=False, datetime_format="%Y-%m-%d %H:%M:%S%.6f+00"))
     return written

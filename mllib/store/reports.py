@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from mllib.errors import BadInput
+from mllib.sources import Table
 from mllib.store.queries import queries
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -68,8 +69,10 @@ def detectors(conn: Connection) -> list[str]:
     return [str(name) for name in conn.execute(queries["reports.detectors"]).scalars()]
 
 
-def messages(conn: Connection, ts_us: Sequence[int], log_ids: Sequence[int], *, characters: int) -> dict[int, str]:
+def messages(
+    conn: Connection, table: Table, ts_us: Sequence[int], log_ids: Sequence[int], *, characters: int
+) -> dict[int, str]:
     """The first ``characters`` of the messages of some rows (microseconds since 1970, and id), by id."""
     moments = [_EPOCH + timedelta(microseconds=moment) for moment in ts_us]
     keys = {"ts": moments, "log_ids": list(log_ids), "characters": characters}
-    return {row.log_id: row.message for row in conn.execute(queries["reports.messages"], keys)}
+    return {row.log_id: row.message for row in conn.execute(queries.of(table, "reports.messages"), keys)}

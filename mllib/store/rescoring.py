@@ -12,10 +12,10 @@ import polars as pl
 from sqlalchemy import Connection, Engine
 
 from mllib.errors import BadInput, NoChampion, PlanOutdated
-from mllib.store import detectors, ledger, logs, registry
+from mllib.store import detectors, ledger, registry, rows
 from mllib.store.database import transaction
-from mllib.store.logs import RowsInWindow
 from mllib.store.queries import queries
+from mllib.store.rows import RowsInWindow
 from mllib.types import Window
 
 
@@ -216,7 +216,8 @@ def claim(engine: Engine, plan_id: int, run_key: str, *, pack: ledger.Pack) -> l
         found = run_ids(conn, plan_id)
         if found:
             return found
-        snapshot = ledger.begin_claim(conn, detector_id)
+        source = detectors.source_of(plan.detector)
+        snapshot = ledger.begin_claim(conn, detector_id, source)
         _require_same_models(conn, plan)
         later = {"detector_id": detector_id, "last_run": plan.last_run, **_ends(plan.window)}
         run = conn.execute(queries["rescoring.later_run"], later).scalar_one_or_none()
@@ -225,8 +226,8 @@ def claim(engine: Engine, plan_id: int, run_key: str, *, pack: ledger.Pack) -> l
         claimed = []
         for number, piece in enumerate(plan.pieces):
             selection = RowsInWindow(window=piece.window, current=snapshot)
-            minutes = logs.minutes(conn, selection)
-            seen = logs.count(conn, RowsInWindow(window=piece.window, current=plan.snapshot), [piece.window])
+            minutes = rows.minutes(conn, source, selection)
+            seen = rows.count(conn, source, RowsInWindow(window=piece.window, current=plan.snapshot), [piece.window])
             _require_same_rows(plan, piece, there=sum(rows for _, rows in minutes), seen=seen)
             claimed.append(
                 ledger.store_claim(

@@ -14,7 +14,7 @@ from mllib.store import identity, partitions
 from mllib.store.database import connection, transaction
 from mllib.store.queries import queries
 
-TABLES = (partitions.LOGS, partitions.PREDICTIONS, partitions.HISTORY)
+TABLES = partitions.PARTITIONED
 
 MOVED_AT_MOST = 50_000
 """Labelled rows that a dropped day may leave behind; moving them holds up everybody, half a second for so many."""

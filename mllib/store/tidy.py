@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Engine, text
 
+from mllib.sources import TABLES
 from mllib.store.database import transaction
 from mllib.store.queries import queries
 
@@ -23,8 +24,8 @@ def tidy(engine: Engine) -> Tidied:
     with transaction(engine) as conn:
         # Shards wait for this lock while it is held, so it must not wait long itself.
         conn.execute(text("set local lock_timeout = '5s'"))
-        labels = conn.execute(queries["tidy.put_away_labels"]).rowcount
+        labels = sum(conn.execute(queries.of(table, "tidy.put_away_labels")).rowcount for table in TABLES)
         conn.execute(queries["tidy.lock_hours"])
-        predictions = conn.execute(queries["tidy.put_away_predictions"]).rowcount
+        predictions = sum(conn.execute(queries.of(table, "tidy.put_away_predictions")).rowcount for table in TABLES)
         conn.execute(queries["tidy.recount_hours"])
     return Tidied(predictions=predictions, labels=labels)

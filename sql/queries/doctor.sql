@@ -1,19 +1,23 @@
 -- name: days
--- Days that have a partition of logs or of predictions, in order.
+-- Days that have a partition of a source's table or of predictions, in order.
 select distinct to_date(right(c.relname, 8), 'YYYYMMDD') as day
 from pg_inherits as i
 join pg_class as c on i.inhrelid = c.oid
 where
-    i.inhparent in ('millrace.logs'::regclass, 'millrace.predictions'::regclass)
+    i.inhparent in (
+        'millrace.logs'::regclass, 'millrace.pipeline_runs'::regclass, 'millrace.network_flows'::regclass,
+        'millrace.predictions'::regclass
+    )
     and c.relname ~ '_[0-9]{8}$'
 order by 1;
 
 -- name: horizons
--- The days before which rows, and predictions, may have been dropped.
-select
-    max(dropped_before) filter (where parent = 'logs') as logs,
-    max(dropped_before) filter (where parent = 'predictions') as predictions
-from millrace.retention;
+-- The days before which rows of a table may have been dropped.
+select parent, dropped_before from millrace.retention where dropped_before is not null;
+
+-- name: sources
+-- The rows that detectors of this database read.
+select distinct source, form from millrace.detectors order by 1, 2;
 
 -- name: missed
 -- Rows between two event times that a detector's last finished claim has seen, and that have no prediction, by hour.
@@ -32,17 +36,19 @@ with seen as (
                 order by r.run_id desc limit 1
             )
         ) as snapshot
-    from millrace.detectors as d where d.source = 'logs'
+    from millrace.detectors as d where d.source = 'source_rows' and d.form is not distinct from 'source_form'
 )
 
 select s.name as detector, date_trunc('hour', l.ts, 'UTC') as hour, count(*) as rows
 from seen as s
-join millrace.logs as l on pg_visible_in_snapshot(l.ingest_xid, s.snapshot)
+join millrace.source_rows as l on pg_visible_in_snapshot(l.ingest_xid, s.snapshot)
 where
-    l.ts >= :start and l.ts < :end
+    l.ts >= :start and l.ts < :end and source_has(l)
     and not exists (
         select from millrace.predictions as p
-        where p.detector_id = s.detector_id and p.ts = l.ts and p.log_id = l.log_id and p.ts >= :start and p.ts < :end
+        where
+            p.detector_id = s.detector_id and p.ts = l.ts and p.log_id = l.source_row_id
+            and p.ts >= :start and p.ts < :end
     )
 group by 1, 2
 order by 1, 2;
@@ -51,15 +57,17 @@ order by 1, 2;
 -- Predictions between two event times without their row, and without their run, by detector.
 select
     d.name as detector,
-    count(*) filter (where l.log_id is null) as without_row,
+    count(*) filter (where l.source_row_id is null) as without_row,
     count(*) filter (where r.run_id is null) as without_run,
     min(p.ts) filter (where r.run_id is null) as first_without_run,
     max(p.ts) filter (where r.run_id is null) as last_without_run
 from millrace.predictions as p
 join millrace.detectors as d on p.detector_id = d.detector_id
-left join millrace.logs as l on p.ts = l.ts and p.log_id = l.log_id and l.ts >= :start and l.ts < :end
+left join millrace.source_rows as l on p.ts = l.ts and p.log_id = l.source_row_id and l.ts >= :start and l.ts < :end
 left join millrace.scoring_runs as r on p.run_id = r.run_id
-where p.ts >= :start and p.ts < :end and (l.log_id is null or r.run_id is null)
+where
+    p.ts >= :start and p.ts < :end and (l.source_row_id is null or r.run_id is null)
+    and d.source = 'source_rows' and d.form is not distinct from 'source_form'
 group by 1
 order by 1;
 
@@ -158,15 +166,19 @@ where
 order by r.run_id;
 
 -- name: doubles
--- Rows and predictions in a default partition that lie in a day's partition as well.
-select 'logs' as parent, count(*) as rows
-from millrace.logs_default as x
+-- Rows in the default partition that lie in a day's partition as well.
+select 'source_rows' as parent, count(*) as rows
+from millrace.source_rows_default as x
 where exists (
-    select from millrace.logs as p
-    where p.ts = x.ts and p.log_id = x.log_id and p.tableoid <> 'millrace.logs_default'::regclass
-)
-union all
-select 'predictions', count(*)
+    select from millrace.source_rows as p
+    where
+        p.ts = x.ts and p.source_row_id = x.source_row_id
+        and p.tableoid <> 'millrace.source_rows_default'::regclass
+);
+
+-- name: double_predictions
+-- Predictions in the default partition that lie in a day's partition as well.
+select 'predictions' as parent, count(*) as rows
 from millrace.predictions_default as x
 where exists (
     select from millrace.predictions as p
@@ -181,16 +193,20 @@ select c.relname as child, left(c.relname, -9) as parent, to_date(right(c.relnam
 from pg_class as c
 where
     c.relnamespace = 'millrace'::regnamespace and c.relkind = 'r' and not c.relispartition
-    and c.relname ~ '^(logs|predictions|predictions_history)_[0-9]{8}$'
+    and c.relname ~ '^(logs|pipeline_runs|network_flows|predictions|predictions_history)_[0-9]{8}$'
 order by 1;
 
 -- name: strays
--- Rows that have lain in a default partition for longer than maintenance should let them.
-select 'logs' as parent, count(*) as rows
-from millrace.logs_default as x
-where x.ingested_at < now() - cast(:patience as interval) and not millrace.is_kept('logs', x.ts, x.log_id)
-union all
-select 'predictions', count(*)
+-- Rows that have lain in the default partition for longer than maintenance should let them.
+select 'source_rows' as parent, count(*) as rows
+from millrace.source_rows_default as x
+where
+    x.ingested_at < now() - cast(:patience as interval)
+    and not millrace.is_kept('source_rows', x.ts, x.source_row_id);
+
+-- name: stray_predictions
+-- Predictions, present and past, that have lain in a default partition for longer than maintenance should let them.
+select 'predictions' as parent, count(*) as rows
 from millrace.predictions_default as x
 join millrace.scoring_runs as r using (run_id)
 where r.claimed_at < now() - cast(:patience as interval) and not millrace.is_kept('predictions', x.ts, x.log_id)
@@ -277,5 +293,5 @@ order by 1, 3;
 -- Verdicts whose row is gone.
 select count(*) from millrace.labels as b
 where
-    b.subject = 'logs'
-    and not exists (select from millrace.logs as l where l.ts = b.ts and l.log_id = b.row_id);
+    b.subject = 'source_rows'
+    and not exists (select from millrace.source_rows as l where l.ts = b.ts and l.source_row_id = b.row_id);

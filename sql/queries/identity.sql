@@ -26,6 +26,8 @@ select
         (select max(pg_snapshot_xmax(p.snapshot)::text::bigint) from millrace.rescore_plans as p),
         (select max(pg_snapshot_xmax(m.snapshot)::text::bigint) from millrace.model_registry as m),
         (select max(l.ingest_xid)::text::bigint + 1 from millrace.logs as l),
+        (select max(l.ingest_xid)::text::bigint + 1 from millrace.pipeline_runs as l),
+        (select max(l.ingest_xid)::text::bigint + 1 from millrace.network_flows as l),
         0
     ) as target;
 

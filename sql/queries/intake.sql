@@ -58,8 +58,8 @@ where source = :source and state = 'loaded' and first_id <= :last_id and last_id
 -- name: repeated_id
 -- A line of this transaction whose id an earlier line of the same source has, between two event times.
 select fresh.source_id
-from millrace.logs as fresh
-join millrace.logs as earlier on fresh.source = earlier.source and fresh.source_id = earlier.source_id
+from millrace.source_rows as fresh
+join millrace.source_rows as earlier on fresh.source = earlier.source and fresh.source_id = earlier.source_id
 where
     fresh.ingest_xid = pg_current_xact_id()
     and fresh.source = :source
@@ -104,7 +104,7 @@ where not exists (
         and etag is not distinct from cast(:etag as text) and waiting = :waiting
 );
 
--- name: log_ids
+-- name: row_ids
 -- Numbers for rows that are about to be copied in, as one array.
 select coalesce(array_agg(nextval('millrace.log_id_seq')), '{}') from generate_series(1, :rows);
 

@@ -1,5 +1,5 @@
 -- name: slice_contents
--- What each of a version's slices holds: its rows by service and level, one row for each pair that occurs.
+-- What each of a version's slices holds: its rows by what tells them apart, such as service and level, each combination once.
 with slices (slice, during) as (
     select s.slice, s.during
     from millrace.model_registry as r
@@ -10,7 +10,7 @@ with slices (slice, during) as (
     where d.name = :detector and r.version = :version and s.during is not null
 )
 
-select s.slice, l.service, l.level, count(*) as rows
+select s.slice, source_segments(l) as segments, count(*) as rows
 from slices as s
-inner join millrace.logs as l on l.ts >= lower(s.during) and l.ts < upper(s.during)
-group by s.slice, l.service, l.level;
+inner join millrace.source_rows as l on l.ts >= lower(s.during) and l.ts < upper(s.during) and source_has(l)
+group by 1, 2;

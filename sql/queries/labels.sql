@@ -1,9 +1,10 @@
 -- name: hours
 -- Rows, mature labelled rows and positives per hour (or minute) of event time, up to a time. Empty ones are left out.
 with rows as (
-    select date_bin(cast(:grain as interval), ts, 'epoch') as start, count(*) as rows
-    from millrace.logs
-    where ts <= :until and pg_visible_in_snapshot(ingest_xid, cast(:snapshot as pg_snapshot))
+    select date_bin(cast(:grain as interval), l.ts, 'epoch') as start, count(*) as rows
+    from millrace.source_rows as l
+    where
+        l.ts <= :until and pg_visible_in_snapshot(l.ingest_xid, cast(:snapshot as pg_snapshot)) and source_has(l)
     group by 1
 ),
 
@@ -11,7 +12,7 @@ verdicts as (
     select distinct on (ts, row_id) ts, label
     from millrace.labels
     where
-        subject = 'logs' and ts <= :until
+        subject = 'source_rows' and ts <= :until and source_has_label(labels)
         and case origin when 'import' then ts else labelled_at end + cast(:delay as interval) <= :as_of
     order by ts, row_id, label_id desc
 ),
@@ -32,13 +33,13 @@ order by 1;
 -- name: extent
 -- First row, last row, and first and last mature labelled row up to a time.
 select
-    (select min(ts) from millrace.logs where ts <= :as_of) as first_row,
-    (select max(ts) from millrace.logs where ts <= :as_of) as last_row,
+    (select min(l.ts) from millrace.source_rows as l where l.ts <= :as_of and source_has(l)) as first_row,
+    (select max(l.ts) from millrace.source_rows as l where l.ts <= :as_of and source_has(l)) as last_row,
     min(ts) as first_labelled,
     max(ts) as last_labelled
 from millrace.labels
 where
-    subject = 'logs' and ts <= :as_of
+    subject = 'source_rows' and ts <= :as_of and source_has_label(labels)
     and case origin when 'import' then ts else labelled_at end + cast(:delay as interval) <= :as_of;
 
 -- name: in_window
@@ -46,7 +47,7 @@ where
 select distinct on (ts, row_id) row_id as log_id, label
 from millrace.labels
 where
-    subject = 'logs' and ts >= :start and ts < :end
+    subject = 'source_rows' and ts >= :start and ts < :end
     and case origin when 'import' then ts else labelled_at end + cast(:delay as interval) <= :as_of
     and labelled_at <= coalesce(cast(:recorded_until as timestamptz), 'infinity')
 order by ts, row_id, label_id desc;
@@ -57,22 +58,34 @@ create temporary table if not exists staged_labels (
     line bigint generated always as identity, source text, source_id text not null, label text not null, note text
 ) on commit drop;
 
+-- name: find_rows
+-- The rows that staged verdicts name, in whichever table they are.
+create temporary table if not exists staged_rows on commit drop as
+select s.line, 'logs' as subject, l.ts, l.log_id as row_id
+from staged_labels as s join millrace.logs as l on s.source = l.source and s.source_id = l.source_id
+union all
+select s.line, 'pipeline_runs', l.ts, l.row_id
+from staged_labels as s join millrace.pipeline_runs as l on s.source = l.source and s.source_id = l.source_id
+union all
+select s.line, 'network_flows', l.ts, l.row_id
+from staged_labels as s join millrace.network_flows as l on s.source = l.source and s.source_id = l.source_id;
+
 -- name: apply_staged
 -- Turns staged verdicts into labels of the rows that they name. In their order: of two on one row the later counts.
-insert into millrace.labels (ts, row_id, label, origin, labelled_by, note)
-select l.ts, l.log_id, s.label, :origin, :labelled_by, s.note
+insert into millrace.labels (subject, ts, row_id, label, origin, labelled_by, note)
+select l.subject, l.ts, l.row_id, s.label, :origin, :labelled_by, s.note
 from staged_labels as s
-join millrace.logs as l on s.source = l.source and s.source_id = l.source_id
+join staged_rows as l on s.line = l.line
 order by s.line;
 
 -- name: misnamed
 -- Staged verdicts that name no row, or several: how many of each kind there are, and the first three.
 with found as (
-    select s.line, s.source, s.source_id, count(l.log_id) > 1 as several
+    select s.line, s.source, s.source_id, count(l.row_id) > 1 as several
     from staged_labels as s
-    left join millrace.logs as l on s.source = l.source and s.source_id = l.source_id
+    left join staged_rows as l on s.line = l.line
     group by s.line, s.source, s.source_id
-    having count(l.log_id) <> 1
+    having count(l.row_id) <> 1
 ),
 
 ranked as (

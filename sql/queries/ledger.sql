@@ -63,7 +63,7 @@ order by w.run_id;
 -- name: keep_partitions
 -- Waits for rows that are moving out of the default partition, and keeps others there until the claim is stored: a plan
 -- that was made before such a move and run after it would not find them.
-lock table millrace.logs_default in access share mode;
+lock table millrace.source_rows_default in access share mode;
 
 -- name: insert_run
 -- Stores a claim.
@@ -159,8 +159,8 @@ hours as (
 ),
 
 lines as (
-    select date_trunc('hour', ts, 'UTC') as hour, count(*) as rows
-    from millrace.logs where ts >= :start and ts < :end group by 1
+    select date_trunc('hour', l.ts, 'UTC') as hour, count(*) as rows
+    from millrace.source_rows as l where l.ts >= :start and l.ts < :end and source_has(l) group by 1
 )
 
 select

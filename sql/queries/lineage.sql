@@ -16,7 +16,7 @@ select now() as training_time;
 -- name: snapshot_by_ingestion
 -- A snapshot that sees the rows of a window but those ingested after a time, for versions that kept none.
 with late as (
-    select distinct ingest_xid from millrace.logs
+    select distinct ingest_xid from millrace.source_rows
     where ts >= :start and ts < :end and ingested_at > :moment
 ),
 

@@ -1,8 +1,12 @@
 -- name: totals
 -- Rows, labels and predictions there are.
 select
-    (select count(*) from millrace.logs) as rows,
-    (select count(*) from millrace.labels_current where subject = 'logs') as labels,
+    (
+        (select count(*) from millrace.logs)
+        + (select count(*) from millrace.pipeline_runs)
+        + (select count(*) from millrace.network_flows)
+    ) as rows,
+    (select count(*) from millrace.labels_current) as labels,
     (select coalesce(sum(rows), 0)::bigint from analytics.scoring_hourly) as scored,
     (select coalesce(sum(anomalies), 0)::bigint from analytics.scoring_hourly) as anomalies;
 
@@ -15,6 +19,34 @@ select detector, version, f1, as_of from analytics.model_history where status = 
 select distinct on (detector) detector, candidate_version as version, kind, verdict, reason
 from analytics.promotion_decisions
 order by detector, decision_id desc;
+
+-- name: top_runs
+-- As top_anomalies, of CI/CD runs: the highest of each repository and hour.
+select ts, score, severity, level, service, message
+from (
+    select distinct on (repository, date_trunc('hour', ts))
+        ts, score, severity, provider as level, repository as service,
+        concat_ws(' ', workflow, 'on', branch, array_to_string(hosts, ' ')) as message
+    from analytics.pipeline_predictions
+    where detector = :detector and is_anomaly
+    order by repository, date_trunc('hour', ts), score desc, ts desc
+) as worst
+order by score desc, ts desc
+limit :at_most;
+
+-- name: top_flows
+-- As top_anomalies, of network flows: the highest of each sender and hour.
+select ts, score, severity, level, service, message
+from (
+    select distinct on (src_ip, date_trunc('hour', ts))
+        ts, score, severity, class as level, protocol as service,
+        concat_ws(' ', src_ip, 'to', dst_ip, 'port', dst_port) as message
+    from analytics.flow_predictions
+    where detector = :detector and is_anomaly
+    order by src_ip, date_trunc('hour', ts), score desc, ts desc
+) as worst
+order by score desc, ts desc
+limit :at_most;
 
 -- name: top_anomalies
 -- The highest score of each service and hour, the highest of them first: one incident does not fill the list.

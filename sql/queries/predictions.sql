@@ -7,10 +7,12 @@ with moved as (
 )
 insert into millrace.predictions_history
 (
-    ts, log_id, run_id, model_version, score, raw_score, detector_id, severity, is_anomaly, explanation, superseded_by
+    ts, log_id, run_id, model_version, score, raw_score, detector_id, severity, is_anomaly, explanation, class,
+    confidence, superseded_by
 )
 select
-    ts, log_id, run_id, model_version, score, raw_score, detector_id, severity, is_anomaly, explanation, :run_id
+    ts, log_id, run_id, model_version, score, raw_score, detector_id, severity, is_anomaly, explanation, class,
+    confidence, :run_id
 from moved;
 
 -- name: forget_hours

@@ -3,11 +3,11 @@
 insert into millrace.promotion_reports (decision_id, content) values (:decision_id, :content);
 
 -- name: messages
--- The messages of some rows, cut to what a page shows of them.
-select l.log_id, left(l.message, :characters) as message
+-- The messages of some rows, or what stands for them, cut to what a page shows of them.
+select l.source_row_id as log_id, left(source_text(l), :characters) as message
 from
     unnest(cast(:ts as timestamptz[]), cast(:log_ids as bigint[])) as wanted (ts, log_id)
-join millrace.logs as l on wanted.ts = l.ts and wanted.log_id = l.log_id;
+join millrace.source_rows as l on wanted.ts = l.ts and wanted.log_id = l.source_row_id;
 
 -- name: latest_decision
 -- The last verdict of the gate on a version, or on any version of a detector.

@@ -6,24 +6,26 @@ lock table millrace.prediction_hours in share row exclusive mode;
 -- Moves predictions to the history whose row somebody has deleted. Days that have been dropped are left alone.
 with gone as (
     delete from millrace.predictions as p
+    using millrace.detectors as d
     where
-        p.ts >= coalesce(
+        p.detector_id = d.detector_id and d.source = 'source_rows' and p.ts >= coalesce(
             (
                 select max(r.dropped_before)::timestamp at time zone 'UTC' from millrace.retention as r
-                where r.parent in ('logs', 'predictions')
+                where r.parent in ('source_rows', 'predictions')
             ),
             '-infinity'
         )
-        and not exists (select from millrace.logs as l where l.ts = p.ts and l.log_id = p.log_id)
+        and not exists (select from millrace.source_rows as l where l.ts = p.ts and l.source_row_id = p.log_id)
         and exists (select from millrace.scoring_runs as r where r.run_id = p.run_id and r.state = 'done')
-    returning *
+    returning p.*
 )
 insert into millrace.predictions_history
 (
-    ts, log_id, run_id, model_version, score, raw_score, detector_id, severity, is_anomaly, explanation, superseded_by
+    ts, log_id, run_id, model_version, score, raw_score, detector_id, severity, is_anomaly, explanation, class,
+    confidence, superseded_by
 )
-select ts, log_id, run_id, model_version, score, raw_score, detector_id, severity, is_anomaly, explanation,
-    run_id as superseded_by
+select ts, log_id, run_id, model_version, score, raw_score, detector_id, severity, is_anomaly, explanation, class,
+    confidence, run_id as superseded_by
 from gone;
 
 -- name: put_away_labels
@@ -31,8 +33,8 @@ from gone;
 with gone as (
     delete from millrace.labels as b
     where
-        b.subject = 'logs'
-        and not exists (select from millrace.logs as l where l.ts = b.ts and l.log_id = b.row_id)
+        b.subject = 'source_rows'
+        and not exists (select from millrace.source_rows as l where l.ts = b.ts and l.source_row_id = b.row_id)
     returning *
 )
 insert into millrace.labels_put_away

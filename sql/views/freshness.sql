@@ -43,10 +43,20 @@ left join lateral (
 ) as open_run on true
 left join lateral (
     select count(*) as rows, min(l.ingested_at) as since
-    from millrace.logs as l
+    from (
+        -- Of these three, the one that the detector reads is looked into.
+        select r.ts, r.ingested_at, r.ingest_xid, null as form from millrace.logs as r where d.source = 'logs'
+        union all
+        select r.ts, r.ingested_at, r.ingest_xid, null from millrace.pipeline_runs as r
+        where d.source = 'pipeline_runs'
+        union all
+        select r.ts, r.ingested_at, r.ingest_xid, r.form from millrace.network_flows as r
+        where d.source = 'network_flows'
+    ) as l
     where
+        l.form is not distinct from d.form
         -- Both ends, though the upper one shuts nothing out: the planner then knows the range for a narrow one.
-        l.ingest_xid >= pg_snapshot_xmin(coalesce(last_claim.snapshot, '1:1:'))
+        and l.ingest_xid >= pg_snapshot_xmin(coalesce(last_claim.snapshot, '1:1:'))
         and l.ingest_xid < pg_snapshot_xmax(pg_current_snapshot())
         and not pg_visible_in_snapshot(l.ingest_xid, coalesce(last_claim.snapshot, '1:1:'))
         and not exists (
@@ -58,8 +68,7 @@ left join lateral (
 ) as waiting on exists (
     select from millrace.model_registry as m where m.detector_id = d.detector_id and m.status = 'champion'
 )
-left join holder on true
-where d.source = 'logs';
+left join holder on true;
 
 comment on view analytics.freshness is 'Grain: one detector, with how far behind its scoring is. Cheap however many rows there are.';
 comment on column analytics.freshness.detector is 'Name of the detector.';

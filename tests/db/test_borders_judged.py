@@ -14,7 +14,7 @@ from mllib.detectors import detector
 from mllib.jobs.judging import judge_candidate
 from mllib.jobs.labelled import LabelledScores, score_labelled
 from mllib.jobs.training import fit_candidate
-from mllib.store import logs
+from mllib.store import rows as row_store
 from mllib.store.database import transaction
 from mllib.types import Window
 from tests.db.factories import add_label, insert_log
@@ -56,7 +56,7 @@ def scored(conn: Connection, **how: Any) -> LabelledScores:
         [fitted_model()],
         as_of=WINDOW.end,
         label_delay=timedelta(0),
-        snapshot=logs.current_snapshot(conn),
+        snapshot=row_store.current_snapshot(conn),
         **how,
     )
 
@@ -147,7 +147,7 @@ def test_the_cut_of_the_stream_changes_nothing(conn: Connection, monkeypatch: py
         line(conn, seconds, service="repeating", message="d")
     whole = scored(conn)
     assert all(whole.tied.values())
-    monkeypatch.setitem(logs.stream.__kwdefaults__, "chunk_rows", 7)
+    monkeypatch.setitem(row_store.stream.__kwdefaults__, "chunk_rows", 7)
     cut = scored(conn)
     assert cut.tied == whole.tied
     for name in ("ts_us", "log_ids", "positive", "clusters"):

@@ -18,7 +18,8 @@ from mllib import demo
 from mllib.detectors import detector
 from mllib.jobs.intake import ingest
 from mllib.jobs.labelled import score_labelled
-from mllib.store import logs, registry
+from mllib.store import registry
+from mllib.store import rows as row_store
 from mllib.store.database import engine_for, transaction
 from mllib.types import Verdict, Window
 from tests.conftest import _command, _in
@@ -75,7 +76,7 @@ def truth(engine: Engine, *versions: int) -> list[float]:
             models,
             as_of=END,
             label_delay=timedelta(0),
-            snapshot=logs.current_snapshot(conn),
+            snapshot=row_store.current_snapshot(conn),
         )
     assert rows.positive.sum() > 50
     return [rows.metrics(number, model.threshold).f1 for number, model in enumerate(models)]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine
 
 from mllib.jobs import scoring
-from mllib.store import logs
+from mllib.store import rows as row_store
 from mllib.store.database import transaction
 from mllib.types import Window
 from tests.db.scoring_factories import (
@@ -134,9 +134,9 @@ def fail(engine: Engine, run_id: int, shard: int) -> None:
 @contextmanager
 def in_chunks_of(chunk_rows: int) -> Iterator[None]:
     """Rows are read in frames of this size."""
-    assert logs.stream.__kwdefaults__ is not None
+    assert row_store.stream.__kwdefaults__ is not None
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(logs.stream.__kwdefaults__, "chunk_rows", chunk_rows)
+        patch.setitem(row_store.stream.__kwdefaults__, "chunk_rows", chunk_rows)
         yield
 
 

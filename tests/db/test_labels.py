@@ -12,7 +12,9 @@ from mllib.errors import BadInput
 from mllib.jobs.intake import ingest
 from mllib.jobs.labelling import label
 from mllib.slices import HOUR
-from mllib.store import labels, logs
+from mllib.sources import SOURCES
+from mllib.store import labels
+from mllib.store import rows as row_store
 from mllib.store.database import transaction
 from mllib.types import Window
 from tests.db.factories import add_label, insert_log, json_line, rows, scalar, write_lines
@@ -24,6 +26,7 @@ CURRENT = (
 )
 NOW = START + timedelta(days=1)
 NONE = timedelta(0)
+LOGS = SOURCES["logs"]
 
 
 @pytest.fixture
@@ -135,7 +138,7 @@ def test_of_two_verdicts_in_one_file_the_later_line_counts(app: Engine, tmp_path
 
 def known(engine: Engine, as_of: datetime, delay: timedelta = NONE) -> dict[int, bool]:
     with transaction(engine) as conn:
-        found = labels.in_window(conn, Window(START - HOUR, START + 9 * HOUR), as_of=as_of, delay=delay)
+        found = labels.in_window(conn, LOGS, Window(START - HOUR, START + 9 * HOUR), as_of=as_of, delay=delay)
     return dict(found.iter_rows())
 
 
@@ -177,7 +180,7 @@ def test_a_window_holds_its_start_and_not_its_end(engine: Engine) -> None:
         first, last = insert_log(conn, START), insert_log(conn, START + HOUR)
         add_label(conn, first, "0", ts=START)
         add_label(conn, last, ts=START + HOUR)
-        inside = labels.in_window(conn, Window(START, START + HOUR), as_of=NOW, delay=NONE)
+        inside = labels.in_window(conn, LOGS, Window(START, START + HOUR), as_of=NOW, delay=NONE)
     assert inside.rows() == [(first, False)]
 
 
@@ -185,14 +188,14 @@ def test_verdicts_on_other_tables_are_left_out(engine: Engine) -> None:
     with transaction(engine) as conn:
         row = insert_log(conn)
         add_label(conn, row, subject="network_flows")
-        extent = labels.extent(conn, as_of=NOW, delay=NONE)
+        extent = labels.extent(conn, LOGS, as_of=NOW, delay=NONE)
     assert known(engine, NOW) == {}
     assert (extent.first_row, extent.first_labelled) == (START, None)
 
 
 def test_how_far_rows_and_mature_labels_reach(engine: Engine) -> None:
     with transaction(engine) as conn:
-        assert labels.extent(conn, as_of=NOW, delay=NONE) == labels.Extent(
+        assert labels.extent(conn, LOGS, as_of=NOW, delay=NONE) == labels.Extent(
             first_row=None, last_row=None, first_labelled=None, last_labelled=None
         )
         for hour in range(6):
@@ -204,7 +207,7 @@ def test_how_far_rows_and_mature_labels_reach(engine: Engine) -> None:
 
     def reach(as_of: datetime, delay: timedelta = NONE) -> tuple[float | None, ...]:
         with transaction(engine) as conn:
-            extent = labels.extent(conn, as_of=as_of, delay=delay)
+            extent = labels.extent(conn, LOGS, as_of=as_of, delay=delay)
         ends = (extent.first_row, extent.last_row, extent.first_labelled, extent.last_labelled)
         return tuple(None if end is None else (end - START) / HOUR for end in ends)
 
@@ -226,13 +229,13 @@ def test_counts_by_hour(engine: Engine) -> None:
         late = insert_log(conn, START + timedelta(minutes=70))
         add_label(conn, late, ts=START + timedelta(minutes=70), origin="analyst", labelled_at=NOW)
     with transaction(engine) as conn:
-        snapshot = logs.current_snapshot(conn)
+        snapshot = row_store.current_snapshot(conn)
     with transaction(engine) as conn:
         insert_log(conn, START)  # after the snapshot
 
     def counts(as_of: datetime, until: datetime, grain: timedelta = HOUR) -> list[tuple[float, int, int, int]]:
         with transaction(engine) as conn:
-            found = labels.hours(conn, until=until, as_of=as_of, delay=NONE, grain=grain, snapshot=snapshot)
+            found = labels.hours(conn, LOGS, until=until, as_of=as_of, delay=NONE, grain=grain, snapshot=snapshot)
         return [((hour.start - START) / HOUR, hour.rows, hour.labelled, hour.positives) for hour in found]
 
     end = START + 4 * HOUR

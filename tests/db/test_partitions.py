@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 
 from mllib.jobs.maintenance import DAYS_AHEAD, maintain
+from mllib.sources import LOGS
 from mllib.store import partitions
 from mllib.store.database import transaction
 from mllib.types import Window
@@ -71,7 +72,7 @@ def test_a_day_is_a_day_in_utc_whatever_the_zone_of_the_session(engine: Engine, 
 
 
 def test_a_partition_has_all_that_its_table_has(engine: Engine) -> None:
-    for parent in (partitions.LOGS, partitions.PREDICTIONS, partitions.HISTORY):
+    for parent in partitions.PARTITIONED:
         partitions.ensure(engine, parent, [DAY])
         columns = (
             "select attname, format_type(atttypid, atttypmod), attnotnull, pg_get_expr(adbin, adrelid)"
@@ -150,10 +151,16 @@ def test_other_errors_are_not_taken_for_a_lock(engine: Engine) -> None:
 
 
 def test_partitions_are_made_ahead_for_every_partitioned_table(engine: Engine) -> None:
-    assert partitions.create_ahead(engine, today=DAY, days=2) == 9
+    assert partitions.create_ahead(engine, today=DAY, days=2) == 15
     assert partitions.create_ahead(engine, today=DAY, days=2) == 0
     tables = rows(engine, "select relname from pg_class where relkind = 'p' order by 1")
-    assert [name for (name,) in tables] == ["logs", "predictions", "predictions_history"]
+    assert [name for (name,) in tables] == [
+        "logs",
+        "network_flows",
+        "pipeline_runs",
+        "predictions",
+        "predictions_history",
+    ]
     for (name,) in tables:
         assert days(engine, name) == {DAY + timedelta(days=offset) for offset in range(3)}
 
@@ -166,7 +173,7 @@ def test_the_fullest_days_of_strays_come_first(engine: Engine) -> None:
     assert partitions.adopt_strays(engine, at_most=2) == 2
     assert days(engine) == {DAY + timedelta(days=1), DAY + timedelta(days=2)}
     done = maintain(engine, today=DAY)
-    assert (done["partitions_ahead"], done["partitions_for_strays"]) == (3 * (DAYS_AHEAD + 1) - 2, 0)
+    assert (done["partitions_ahead"], done["partitions_for_strays"]) == (5 * (DAYS_AHEAD + 1) - 2, 0)
     assert set(done["reach"].values()) == {str(DAY + timedelta(days=DAYS_AHEAD))}
     assert scalar(engine, "select count(*) from only millrace.logs_default") == 0
     assert scalar(engine, "select count(*) from millrace.logs") == 6
@@ -179,13 +186,16 @@ def test_strays_of_wild_clocks_are_adopted_too(engine: Engine) -> None:
             insert_log(conn, ts)
     assert partitions.adopt_strays(engine) == 3
     assert partitions.adopt_strays(engine) == 0
-    assert partitions.mirror(engine, partitions.PREDICTIONS, [Window(wild[0], wild[-1] + timedelta(hours=1))]) == 3
+    assert (
+        partitions.mirror(engine, partitions.PREDICTIONS, [Window(wild[0], wild[-1] + timedelta(hours=1))], of=LOGS)
+        == 3
+    )
 
 
 def test_predictions_get_the_days_that_logs_have(engine: Engine) -> None:
     partitions.ensure(engine, partitions.LOGS, [DAY + timedelta(days=offset) for offset in (0, 1, 2, 5)])
     until_midnight = Window(START, MIDNIGHT + timedelta(days=1))
     later = Window(MIDNIGHT + timedelta(days=2, hours=23), MIDNIGHT + timedelta(days=5))
-    assert partitions.mirror(engine, partitions.PREDICTIONS, [until_midnight, later]) == 2
+    assert partitions.mirror(engine, partitions.PREDICTIONS, [until_midnight, later], of=LOGS) == 2
     assert days(engine, partitions.PREDICTIONS) == {DAY, DAY + timedelta(days=2)}
-    assert partitions.mirror(engine, partitions.PREDICTIONS, []) == 0
+    assert partitions.mirror(engine, partitions.PREDICTIONS, [], of=LOGS) == 0

@@ -205,12 +205,14 @@ def test_a_restored_database_drops_nothing(engine: Engine, two_days: list[int]) 
 
 
 def test_how_long_is_set_and_shown(dsn: str, engine: Engine) -> None:
-    forever = {"logs": None, "predictions": None, "predictions_history": None}
+    forever = dict.fromkeys(partitions.PARTITIONED)
     assert answer("retain", dsn=dsn) == {"keep_days": forever}
     assert answer("retain", "logs", "90", dsn=dsn)["keep_days"]["logs"] == 90
     shown = millrace("retain", dsn=dsn).stdout.splitlines()
     assert [line.split(maxsplit=1) for line in shown] == [
         ["logs", "90 days"],
+        ["network_flows", "for ever"],
+        ["pipeline_runs", "for ever"],
         ["predictions", "for ever"],
         ["predictions_history", "for ever"],
     ]
@@ -233,5 +235,5 @@ def test_maintenance_as_a_command(dsn: str, engine: Engine, two_days: list[int])
     result = json.loads(last)
     assert result["dropped"]["logs"] == [str(DAY - timedelta(days=1)), str(OLD), str(NEW)]
     assert result["kept_rows"] == len(two_days)
-    assert set(result["reach"]) == {"logs", "predictions", "predictions_history"}
+    assert set(result["reach"]) == set(partitions.PARTITIONED)
     assert said[0].endswith(f"They reach to {min(result['reach'].values())}.")

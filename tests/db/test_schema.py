@@ -18,6 +18,8 @@ from tests.factories import START
 VIEWS = sorted(path.stem for path in (SQL / "views").glob("*.sql"))
 READABLE = [
     "logs",
+    "pipeline_runs",
+    "network_flows",
     "labels",
     "labels_current",
     "detectors",
@@ -28,7 +30,14 @@ READABLE = [
     "predictions_history",
     "prediction_hours",
 ]
-NOT_READABLE = ["ingest_rejects", "ingest_files", "model_artifacts", "scoring_shards", "logs_default"]
+NOT_READABLE = [
+    "ingest_rejects",
+    "ingest_files",
+    "model_artifacts",
+    "scoring_shards",
+    "logs_default",
+    "network_flows_default",
+]
 
 
 def test_everything_has_a_comment(engine: Engine) -> None:

@@ -413,6 +413,6 @@ def test_an_unknown_format_is_said_to_be_so(text: str, complaint: str, tmp_path:
 def test_an_unknown_name_lists_the_formats() -> None:
     with pytest.raises(
         BadInput,
-        match=r"no log format named 'blg'\. Known: bgl, thunderbird, combined, docker, hdfs, jsonl, logfmt, logh",
+        match=r"no log format named 'blg'\. Known: bgl, thunderbird, cicflowmeter, combined, docker, hdfs, jsonl, logf",
     ):
         format_named("blg")

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from mllib.errors import BadInput
 from mllib.ingest import format_named, formats
+from mllib.ingest.base import FileRefused
 from mllib.ingest.reader import Batch, Reject, read, source_name
 from mllib.ingest.stream import OTHER_ARCHIVES, PACKED
 
@@ -277,7 +278,12 @@ def test_any_bytes_become_records_rejects_or_blanks(path: Path, name: str, piece
     content = b"\n".join(pieces)
     path.write_bytes(gzip.compress(content) if packed else content)
     assume(packed or not content.startswith((*PACKED, *OTHER_ARCHIVES)))
-    found = list(read(path, format_named(name), batch_rows=3, max_line_bytes=120))
+    try:
+        found = list(read(path, format_named(name), batch_rows=3, max_line_bytes=120))
+    except FileRefused:
+        if name == "cicflowmeter":  # the only format that insists on its columns
+            return
+        raise
     physical = content.removeprefix(b"\xef\xbb\xbf")
     assert sum(batch.lines for batch in found) == physical.count(b"\n") + (
         not physical.endswith(b"\n") and bool(physical)

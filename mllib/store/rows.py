@@ -1,9 +1,9 @@
-"""Reads log records: how many there are where, and the rows themselves as a stream of frames."""
+"""Reads the rows of a source: how many there are where, and the rows themselves as a stream of frames."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,21 +13,12 @@ import psycopg
 from psycopg import errors, pq, sql
 from sqlalchemy import Connection
 
+from mllib.sources import Column, Source
 from mllib.store.database import driver
 from mllib.store.queries import queries
 from mllib.types import Window
 
 CHUNK_ROWS = 50_000
-_SCHEMA = {
-    "log_id": pl.Int64,
-    "ts": pl.Int64,
-    "level": pl.String,
-    "service": pl.String,
-    "message": pl.String,
-    "response_time_ms": pl.Float64,
-    "status_code": pl.Int32,
-    "claimed": pl.Int8,
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,28 +49,34 @@ def current_snapshot(conn: Connection) -> str:
     return str(conn.exec_driver_sql("select pg_current_snapshot()::text").scalar_one())
 
 
-def first_event(conn: Connection) -> datetime | None:
-    """The earliest event time there is."""
-    first: datetime | None = conn.exec_driver_sql("select min(ts) from millrace.logs").scalar_one()
-    return first
+def first_event(conn: Connection, source: Source) -> datetime | None:
+    """The earliest event time there is in a source."""
+    query = sql.SQL("select min(ts) from {} where {}").format(_table(source), _of_form(source))
+    with driver(conn).cursor() as cursor:
+        row = cursor.execute(query).fetchone()
+    return row[0] if row else None
 
 
-def minutes(conn: Connection, selection: Selection) -> list[tuple[datetime, int]]:
+def minutes(conn: Connection, source: Source, selection: Selection) -> list[tuple[datetime, int]]:
     """Selected rows per minute of event time, in order, minutes without any left out."""
     query = sql.SQL(
-        "select date_bin('1 minute', ts, 'epoch') as minute, count(*) from millrace.logs where {} group by 1 order by 1"
-    ).format(_selected(selection))
+        "select date_bin('1 minute', ts, 'epoch') as minute, count(*) from {} where {} and {} group by 1 order by 1"
+    ).format(_table(source), _of_form(source), _selected(selection))
     with driver(conn).cursor() as cursor:
         return [(minute, count) for minute, count in cursor.execute(query).fetchall()]
 
 
-def count(conn: Connection, selection: Selection, ranges: Sequence[Window]) -> int:
+def count(conn: Connection, source: Source, selection: Selection, ranges: Sequence[Window]) -> int:
     """Selected rows in some ranges of event time that are there now."""
     total = 0
     with driver(conn).cursor() as cursor:
         for window in ranges:
-            query = sql.SQL("select count(*) from millrace.logs where ts >= {} and ts < {} and {}").format(
-                sql.Literal(window.start), sql.Literal(window.end), _selected(selection)
+            query = sql.SQL("select count(*) from {} where ts >= {} and ts < {} and {} and {}").format(
+                _table(source),
+                sql.Literal(window.start),
+                sql.Literal(window.end),
+                _of_form(source),
+                _selected(selection),
             )
             row = cursor.execute(query).fetchone()
             total += row[0] if row else 0
@@ -89,12 +86,13 @@ def count(conn: Connection, selection: Selection, ranges: Sequence[Window]) -> i
 def labelled_of_earlier_traces(conn: Connection, window: Window, *, look_back: timedelta, snapshot: str) -> pl.Series:
     """``log_id`` of the labelled rows of a window whose trace has a row in the ``look_back`` before it."""
     binds = {"since": window.start - look_back, "start": window.start, "end": window.end, "snapshot": snapshot}
-    found = conn.execute(queries["logs.labelled_of_earlier_traces"], binds).scalars()
+    found = conn.execute(queries["rows.labelled_of_earlier_traces"], binds).scalars()
     return pl.Series("log_id", list(found), dtype=pl.Int64)
 
 
 def stream(
     conn: Connection,
+    source: Source,
     selection: Selection,
     ranges: Sequence[Window],
     *,
@@ -104,19 +102,23 @@ def stream(
     """The selected rows of some ranges of event time, in order of (ts, log_id), as frames of about ``chunk_rows`` rows.
 
     Each range is led by the rows of the ``context`` before it. Those, and the rows in between that are not selected,
-    come with ``claimed`` false and without their message. All are seen through the selection's snapshot, so that what
-    commits later changes nothing. Columns: log_id, ts (UTC, microseconds), level, service, message, response_time_ms,
-    status_code, claimed. Flat memory. Ranges must be in order and further apart than ``context``.
+    come with ``claimed`` false and without the columns that are for claimed rows only, such as the message. All are
+    seen through the selection's snapshot, so that what commits later changes nothing. Columns: the source's ``schema``.
+    Flat memory. Ranges must be in order and further apart than ``context``.
     """
+    frame = _framer(source)
     lines: list[bytes] = []
     for window in ranges:
         statement = sql.SQL(
-            "copy (select log_id, (extract(epoch from ts) * 1000000)::bigint, level, service,"
-            " case when claimed then message end, response_time_ms, status_code, claimed::int"
-            " from (select *, ({selected} and ts >= {start}) as claimed from millrace.logs) as l"
-            " where ts >= {first} and ts < {end} and pg_visible_in_snapshot(ingest_xid, {current})"
-            " order by ts, log_id) to stdout (format csv)"
+            "copy (select {id}, (extract(epoch from ts) * 1000000)::bigint, {columns}, claimed::int"
+            " from (select *, ({selected} and ts >= {start}) as claimed from {table}) as l"
+            " where ts >= {first} and ts < {end} and pg_visible_in_snapshot(ingest_xid, {current}) and {of_form}"
+            " order by ts, {id}) to stdout (format csv)"
         ).format(
+            id=sql.Identifier(source.table.row_id),
+            columns=sql.SQL(", ").join(map(_expression, _stored(source))),
+            table=_table(source),
+            of_form=_of_form(source),
             selected=_selected(_narrowed(selection, window)),
             start=sql.Literal(window.start),
             first=sql.Literal(window.start - context),
@@ -126,10 +128,10 @@ def stream(
         for line in _copy_out(driver(conn), statement):
             lines.append(line)
             if len(lines) >= chunk_rows:
-                yield _frame(lines)
+                yield frame(lines)
                 lines = []
     if lines:
-        yield _frame(lines)
+        yield frame(lines)
 
 
 def _copy_out(conn: psycopg.Connection[Any], statement: sql.Composed) -> Iterator[bytes]:
@@ -148,14 +150,49 @@ def _copy_out(conn: psycopg.Connection[Any], statement: sql.Composed) -> Iterato
                 raise errors.error_from_result(result)
 
 
-def _frame(lines: list[bytes]) -> pl.DataFrame:
-    frame = pl.read_csv(io.BytesIO(b"".join(lines)), has_header=False, schema=_SCHEMA)
-    return frame.with_columns(
-        pl.col("ts").cast(pl.Datetime("us", "UTC")),
-        pl.col("claimed").cast(pl.Boolean),
-        # An empty message is a message; CSV cannot tell the reader so.
-        pl.when(pl.col("claimed") == 1).then(pl.col("message").fill_null("")).alias("message"),
-    )
+_FEATURES = Column("features", "json")
+
+
+def _stored(source: Source) -> tuple[Column, ...]:
+    """The columns of the table that make a frame."""
+    return (*source.columns, _FEATURES) if source.features else source.columns
+
+
+def _expression(column: Column) -> sql.Composable:
+    name = sql.Identifier(column.name)
+    value = sql.SQL("to_jsonb({})::text").format(name) if column.kind in ("json", "texts") else name
+    return sql.SQL("case when claimed then {} end").format(value) if column.claimed_only else value
+
+
+def _framer(source: Source) -> Callable[[list[bytes]], pl.DataFrame]:
+    """Makes the function that turns lines of CSV into a frame of the source."""
+    schema = source.schema
+    features = pl.Struct({column.name: schema[column.name] for column in source.features})
+    raw: dict[str, Any] = {
+        "log_id": pl.Int64,
+        "ts": pl.Int64,
+        **{c.name: pl.String if c.kind in ("json", "texts") else schema[c.name] for c in _stored(source)},
+        "claimed": pl.Int8,
+    }
+    changes = [pl.col("ts").cast(schema["ts"]), pl.col("claimed").cast(pl.Boolean)]
+    for column in _stored(source):
+        values = pl.col(column.name)
+        if column.never_null:
+            # An empty message is a message; CSV cannot tell the reader so.
+            full = values.fill_null("")
+            changes.append(
+                pl.when(pl.col("claimed") == 1).then(full).alias(column.name) if column.claimed_only else full
+            )
+        elif column.kind == "texts":
+            changes.append(values.str.json_decode(schema[column.name]))
+        elif column is _FEATURES:
+            changes.append(values.str.json_decode(features))
+
+    def frame(lines: list[bytes]) -> pl.DataFrame:
+        read = pl.read_csv(io.BytesIO(b"".join(lines)), has_header=False, schema=raw).with_columns(changes)
+        return read.unnest("features").select(*schema) if source.features else read
+
+    return frame
 
 
 def _narrowed(selection: Selection, window: Window) -> Selection:
@@ -212,6 +249,15 @@ def _scored(runs: Sequence[RowsInWindow]) -> sql.Composable:
         )
 
     return sql.SQL("({})").format(search(0, len(borders)))
+
+
+def _table(source: Source) -> sql.Composable:
+    return sql.Identifier("millrace", source.table.name)
+
+
+def _of_form(source: Source) -> sql.Composable:
+    """The condition that a row of the table is one of the source."""
+    return sql.SQL("true") if source.form is None else sql.SQL("form = {}").format(sql.Literal(source.form))
 
 
 def _snapshot(text: str) -> sql.Composable:
