@@ -236,13 +236,14 @@ def _resampled(counts: PairedCounts, resamples: int, seed: int) -> Iterator[Ints
             size = min(block, resamples - start)
             yield generator.multinomial(n, times / n, size=size) @ vectors
         return
-    # With many classes hardly two clusters are alike. Drawing the clusters themselves is the same, and quicker; counts
-    # are whole numbers, exact in doubles, whose product is far quicker too.
+    # With many classes hardly two clusters are alike. Drawing the clusters themselves is the same, and quicker. So is a
+    # product of floats, exact for whole numbers up to their precision, which no sum may pass.
     of_cluster = np.repeat(np.arange(times.size), times)
-    numbers = vectors.astype(np.float64)
+    exact = np.float32 if n * int(vectors.max(initial=0)) < 2**24 else np.float64
+    numbers = vectors.astype(exact)
     block = max(1, 10_000_000 // times.size)
     for start in range(0, resamples, block):
-        weights = np.empty((min(block, resamples - start), times.size))
+        weights = np.empty((min(block, resamples - start), times.size), dtype=exact)
         for row in weights:
             row[:] = np.bincount(of_cluster[generator.integers(0, n, size=n)], minlength=times.size)
         yield (weights @ numbers).astype(np.int64)

@@ -157,6 +157,12 @@ def f1_difference(totals: Ints) -> Floats:
     return np.asarray(new - old, dtype=np.float64)
 
 
+def recall_difference(totals: Ints) -> Floats:
+    """Recall(candidate) - recall(champion) of one class, for totals of shape (..., COLUMNS); 0 without a positive."""
+    new_hits, _, old_hits, _, positives = np.moveaxis(totals, -1, 0)
+    return np.asarray((new_hits - old_hits) / np.maximum(positives, 1), dtype=np.float64)
+
+
 def f1_scores(totals: npt.NDArray[np.number]) -> tuple[Floats, Floats]:
     """F1 of candidate and of champion for totals of shape (..., classes * COLUMNS); macro-F1 for several classes.
 
@@ -167,7 +173,7 @@ def f1_scores(totals: npt.NDArray[np.number]) -> tuple[Floats, Floats]:
     new, old, positives = class_f1_scores(totals)
     there = positives > 0
     classes = np.maximum(there.sum(axis=-1), 1)
-    return tuple((np.where(there, f1, 0.0)).sum(axis=-1) / classes for f1 in (new, old))  # type: ignore[return-value]
+    return np.where(there, new, 0.0).sum(axis=-1) / classes, np.where(there, old, 0.0).sum(axis=-1) / classes
 
 
 def class_f1_scores(totals: npt.NDArray[np.number]) -> tuple[Floats, Floats, npt.NDArray[np.number]]:
