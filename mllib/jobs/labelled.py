@@ -151,9 +151,10 @@ def score_labelled(
         for number, model in enumerate(models):
             started = time.process_time()
             shown = truth.hidden(marked.select(frame.columns))
-            scores[number].append(model.raw_scores(shown))
+            features = model.features(shown)
+            scores[number].append(model.score(features))
             if truth.classes:
-                predicted[number].append(_classes(model, shown))
+                predicted[number].append(_classes(model, features))
             seconds[number] += time.process_time() - started
     rows = pl.concat(kept) if kept else pl.DataFrame(schema=carried)
     tied = _tied(
@@ -216,10 +217,10 @@ class _Truth:
         return frame.with_columns(pl.lit(None, dtype=frame.schema[self._method.truth]).alias(self._method.truth))
 
 
-def _classes(model: Model, frame: pl.DataFrame) -> pl.Series:
+def _classes(model: Model, features: npt.NDArray[np.float32]) -> pl.Series:
     if not isinstance(model, ClassModel):
         raise TypeError(f"{type(model).__name__} tells no classes apart, but its detector is judged by macro_f1")
-    return pl.Series(model.classes, dtype=pl.String).gather(pl.Series(model.classify(frame)[0], dtype=pl.UInt32))
+    return pl.Series(model.classes, dtype=pl.String).gather(pl.Series(model.classify(features)[0], dtype=pl.UInt32))
 
 
 def _classed(rows: pl.DataFrame, said: Sequence[pl.Series]) -> ClassedRows:

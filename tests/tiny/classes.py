@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any, ClassVar, Self
@@ -49,13 +50,16 @@ class CutModel(ClassModel):
     def features(self, frame: pl.DataFrame) -> NDArray[np.float32]:
         return self._detector.numbers(frame.filter("claimed")).to_numpy().astype(np.float32).reshape(-1, 1)
 
-    def classify(self, frame: pl.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        numbers = self.features(frame)[:, 0]
+    def classify(self, features: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        numbers = features[:, 0]
         codes = np.searchsorted(np.array(self._cuts), numbers, side="right")
         return codes, np.full(numbers.size, 0.75, dtype=np.float32)
 
-    def raw_scores(self, frame: pl.DataFrame) -> NDArray[np.float64]:
-        return np.where(self.classify(frame)[0] > 0, 0.8, 0.2)
+    def score(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        return np.where(self.classify(features)[0] > 0, 0.8, 0.2)
+
+    def explain(self, lines: pl.DataFrame, features: NDArray[np.float32]) -> list[str]:
+        return [json.dumps({"features": [{"name": "number", "value": float(value)}]}) for value in features[:, 0]]
 
     def calibrated(self, raw: NDArray[np.float64]) -> NDArray[np.float32]:
         above = 0.6 + 0.4 * (raw - self._threshold) / (1 - self._threshold)
