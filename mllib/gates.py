@@ -200,6 +200,19 @@ def alert_rate(evidence: Evidence, limit: float) -> Gate:
         )
         detail = f"the candidate flags {new:.2%} of the rows, {told}"
         return Gate(name="alert_rate", passed=True, summary=summary, advice="", detail=detail)
+    if old == 0 and labelled is None and known(new):
+        # Neither the champion nor a label says how many alarms there should be.
+        return Gate(
+            name="alert_rate",
+            passed=new == 0,
+            summary="the candidate raises no alarm, as the champion"
+            if new == 0
+            else "the champion raises no alarm, and no label says how many of the candidate's would be right",
+            advice=""
+            if new == 0
+            else "Label some rows as anomalies or not (`millrace label FILE.csv`), and train again.",
+            detail=f"the candidate flags {new:.2%} of the rows, the champion none, and none is labelled",
+        )
     base, whose = old, "the champion's"
     if old == 0:
         # Three times nothing would let no candidate ever replace a champion that has gone silent.
