@@ -6,7 +6,7 @@ import logging
 import platform
 import subprocess
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version as library_version
 from typing import Any
@@ -15,12 +15,13 @@ import polars as pl
 from sqlalchemy import Connection, Engine
 
 from mllib import artifacts, evaluation, sources
+from mllib.class_metrics import ClassMetrics
 from mllib.detectors import detector as detector_named
-from mllib.detectors.base import Detector, Model
+from mllib.detectors.base import LABELS, MACRO_F1, Detector, Model
 from mllib.errors import NothingToTrainOn
 from mllib.evaluation import BinaryMetrics
 from mllib.fingerprint import Fingerprint, RowHashes
-from mllib.jobs.labelled import score_labelled
+from mllib.jobs.labelled import LabelledScores, score_labelled
 from mllib.settings import PROJECT
 from mllib.slices import Slices, grain_for, plan_slices
 from mllib.store import labels, lineage, registry
@@ -77,7 +78,7 @@ class Fitted:
     rows: RowHashes
     labels_hash: str
     """SHA-256 over ids and verdicts of the validation rows."""
-    validation: BinaryMetrics
+    validation: BinaryMetrics | ClassMetrics
 
 
 def fit_candidate(
@@ -150,11 +151,16 @@ def plan(conn: Connection, method: Detector, *, as_of: datetime, options: Traini
             f"There is no {source.table.row} up to {as_of:%Y-%m-%d %H:%M:%S}. "
             "Ingest some with `millrace ingest PATH --format FORMAT`."
         )
-    last = extent.last_labelled or extent.last_row
-    grain = grain_for(extent.first_labelled or extent.first_row, last)
+    # Where the rows themselves hold the true class, all of them count as labelled, and none asks for a longer holdout.
+    in_rows = method.metric == MACRO_F1 and method.truth != LABELS
+    first_known, last_known = (None, None) if in_rows else (extent.first_labelled, extent.last_labelled)
+    last = last_known or extent.last_row
+    grain = grain_for(first_known or extent.first_row, last)
     counts = labels.hours(
         conn, source, until=last, as_of=as_of, delay=options.label_delay, grain=grain, snapshot=snapshot
     )
+    if in_rows:
+        counts = [replace(hour, labelled=hour.rows, positives=0) for hour in counts]
     return plan_slices(
         counts,
         first_row=extent.first_row,
@@ -191,23 +197,29 @@ def fit(conn: Connection, method: Detector, basis: TrainingBasis) -> Fitted:
         snapshot=basis.snapshot,
         recorded_until=basis.recorded_until,
     )
-    threshold = evaluation.best_threshold(validation.scores[0], validation.positive)
-    if threshold is None:
-        threshold = model.expected_threshold(_budgeted_rate(basis))
-        log.info(
-            "Validation has labels of one class or none, so the threshold follows the budget of %g alerts a day.",
-            options.alerts_per_day,
-        )
-    model = model.with_threshold(threshold)
+    if method.tunes_threshold:
+        model = model.with_threshold(_threshold(model, validation, basis))
     content = artifacts.dumps(model.state())
     return Fitted(
         model=model,
         artifact=content,
         artifact_digest=artifacts.digest(content),
         rows=fingerprint.hashes(),
-        labels_hash=evaluation.holdout_hash(validation.ts_us, validation.log_ids, validation.positive),
-        validation=validation.metrics(0, threshold),
+        labels_hash=evaluation.holdout_hash(validation.ts_us, validation.log_ids, validation.truth),
+        validation=validation.metrics(0, model.threshold),
     )
+
+
+def _threshold(model: Model, validation: LabelledScores, basis: TrainingBasis) -> float:
+    known = validation.classed.labelled if validation.classed else slice(None)
+    threshold = evaluation.best_threshold(validation.scores[0][known], validation.positive[known])
+    if threshold is None:
+        threshold = model.expected_threshold(_budgeted_rate(basis))
+        log.info(
+            "Validation has labels of one class or none, so the threshold follows the budget of %g alerts a day.",
+            basis.options.alerts_per_day,
+        )
+    return threshold
 
 
 def training_rows(conn: Connection, method: Detector, window: Window, snapshot: str) -> Iterator[pl.DataFrame]:

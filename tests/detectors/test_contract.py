@@ -21,9 +21,10 @@ from sklearn.metrics import roc_auc_score
 import mllib.detectors
 from mllib import artifacts
 from mllib.detectors import describe, detector, names
-from mllib.detectors.base import Model, ModelState
+from mllib.detectors.base import LABELS, ClassModel, Model, ModelState
 from mllib.errors import BadArtifact, NothingToTrainOn, UnknownDetector
 from mllib.features.stream import with_context
+from mllib.sources import source
 from mllib.types import Severity
 from tests.detectors.conftest import LOG_DETECTORS, ROWS, fitted, with_outliers
 from tests.factories import empty_logs, in_chunks, make_frame, make_logs
@@ -37,6 +38,12 @@ PREDICTION = {
     "severity": pl.Int16,
     "explanation": pl.String,
 }
+OF_CLASSES = {"class": pl.String, "confidence": pl.Float32}
+
+
+def columns(model: Model) -> dict[str, pl.DataType | type[pl.DataType]]:
+    """The columns of its predictions."""
+    return {**PREDICTION, **OF_CLASSES} if isinstance(model, ClassModel) else PREDICTION
 
 
 def predict(model: Model, chunks: list[pl.DataFrame], context: timedelta) -> pl.DataFrame:
@@ -48,6 +55,8 @@ def test_it_says_what_it_is(kind, model):
     assert kind.title
     assert kind.summary.endswith(".")
     assert kind.metric in {"f1", "macro_f1"}
+    assert (kind.metric == "macro_f1") == isinstance(model, ClassModel)
+    assert kind.truth == LABELS or kind.truth in source(kind.source).schema
     assert kind.context >= timedelta(0)
     assert model.algorithm
     assert isinstance(artifacts.dumps(ModelState(header=model.parameters, arrays={})), bytes)
@@ -79,7 +88,7 @@ def test_features_are_named_and_numbers(model, logs):
 
 def test_prediction_columns(model, logs):
     prediction = model.predict(logs)
-    assert dict(prediction.schema) == PREDICTION
+    assert dict(prediction.schema) == columns(model)
     assert prediction.drop("explanation").null_count().sum_horizontal().item() == 0
     assert prediction["log_id"].to_list() == logs["log_id"].to_list()
     assert prediction["ts"].to_list() == logs["ts"].to_list()
@@ -87,6 +96,17 @@ def test_prediction_columns(model, logs):
     assert raw.dtype == np.float64
     assert prediction["raw_score"].to_list() == raw.astype(np.float32).tolist()
     assert ((prediction["score"] >= 0) & (prediction["score"] <= 1)).all()
+
+
+def test_a_class_is_one_of_its_classes_and_depends_on_the_features_alone(model, logs):
+    if not isinstance(model, ClassModel):
+        assert not OF_CLASSES.keys() & set(model.predict(logs).columns)
+        return
+    codes, confidence = model.classify(model.features(logs))
+    prediction = model.predict(logs)
+    assert prediction["class"].to_list() == [model.classes[code] for code in codes]
+    assert len(set(model.classes)) == len(model.classes) >= 2
+    assert ((confidence >= 0) & (confidence <= 1)).all()
 
 
 def test_anomaly_threshold_score_and_severity_agree(model, logs):
@@ -212,7 +232,7 @@ def test_only_context_and_empty_frames_give_no_prediction(kind, model):
     for frame in (empty_logs(), make_logs(50, claimed=False, message=None)):
         prediction = model.predict(frame)
         assert prediction.height == 0
-        assert dict(prediction.schema) == PREDICTION
+        assert dict(prediction.schema) == columns(model)
         assert model.features(frame).shape == (0, len(model.feature_names))
 
 
