@@ -113,6 +113,11 @@ class Detector(ABC):
     metric: ClassVar[str]  # what the gate compares: "f1"
     context: ClassVar[timedelta]  # how far before a row its features look
     summary: ClassVar[str]  # one sentence
+    needs_labels: ClassVar[bool] = False
+    """Whether ``fit`` learns from verdicts: its frames then have a column ``label``, see there."""
+    own_threshold: ClassVar[bool] = False
+    """Whether a model keeps the threshold that ``fit`` gave it. Otherwise it is chosen on the validation slice, which
+    is wrong where anomalies are to be found that no label knows yet: the best threshold for known ones misses those."""
 
     @abstractmethod
     def fit(self, frames: Iterable[pl.DataFrame], *, rows: int, seed: int = 42) -> Model:
@@ -120,6 +125,9 @@ class Detector(ABC):
 
         ``rows`` is the expected number of claimed rows: a sample is kept that is spread evenly over them. Context
         rows before the first claimed one make its windows warm. Raises NothingToTrainOn for too few rows.
+
+        With ``needs_labels`` the frames have one more column, ``label`` (String): the verdict on a claimed row that was
+        known at the time of the training, "0" or the name of what it is; null where there was none.
         """
 
     @abstractmethod

@@ -19,7 +19,7 @@ from mllib.detectors import detector as detector_named
 from mllib.detectors.base import Detector, Model
 from mllib.errors import NothingToTrainOn
 from mllib.evaluation import BinaryMetrics
-from mllib.fingerprint import Fingerprint, RowHashes
+from mllib.fingerprint import Fingerprint, RowHashes, VerdictHash
 from mllib.jobs.labelled import score_labelled
 from mllib.settings import PROJECT
 from mllib.slices import Slices, grain_for, plan_slices
@@ -76,7 +76,7 @@ class Fitted:
     artifact_digest: str
     rows: RowHashes
     labels_hash: str
-    """SHA-256 over ids and verdicts of the validation rows."""
+    """SHA-256 over ids and verdicts of the validation rows, and of the training rows that a detector learned from."""
     validation: BinaryMetrics
 
 
@@ -172,14 +172,32 @@ def fit(conn: Connection, method: Detector, basis: TrainingBasis) -> Fitted:
     Raises NothingToTrainOn when there are too few rows.
     """
     log.info("Training on %s: %s rows.", basis.train, f"{basis.training_rows:,}")
-    fingerprint = Fingerprint(sources.source(method.source))
+    options = basis.options
+    source = sources.source(method.source)
+    fingerprint, verdict_hash = Fingerprint(source), VerdictHash()
 
     def frames() -> Iterator[pl.DataFrame]:
+        verdicts = None
+        if method.needs_labels:
+            verdicts = labels.in_window(
+                conn,
+                source,
+                basis.train,
+                as_of=basis.as_of,
+                delay=options.label_delay,
+                recorded_until=basis.recorded_until,
+            ).select("log_id", "label")
         for frame in training_rows(conn, method, basis.train, basis.snapshot):
             fingerprint.add(frame)
-            yield frame
+            if verdicts is None:
+                yield frame
+            else:
+                told = frame.join(verdicts, on="log_id", how="left", maintain_order="left")
+                # A verdict on a context row is one on a row before the training window.
+                told = told.with_columns(label=pl.when("claimed").then("label"))
+                verdict_hash.add(told)
+                yield told
 
-    options = basis.options
     model = method.fit(frames(), rows=basis.training_rows, seed=options.seed)
     validation = score_labelled(
         conn,
@@ -192,7 +210,9 @@ def fit(conn: Connection, method: Detector, basis: TrainingBasis) -> Fitted:
         recorded_until=basis.recorded_until,
     )
     threshold = evaluation.best_threshold(validation.scores[0], validation.positive)
-    if threshold is None:
+    if method.own_threshold:
+        threshold = model.threshold
+    elif threshold is None:
         threshold = model.expected_threshold(_budgeted_rate(basis))
         log.info(
             "Validation has labels of one class or none, so the threshold follows the budget of %g alerts a day.",
@@ -205,7 +225,9 @@ def fit(conn: Connection, method: Detector, basis: TrainingBasis) -> Fitted:
         artifact=content,
         artifact_digest=artifacts.digest(content),
         rows=fingerprint.hashes(),
-        labels_hash=evaluation.holdout_hash(validation.ts_us, validation.log_ids, validation.positive),
+        labels_hash=verdict_hash.with_those_of(
+            evaluation.holdout_hash(validation.ts_us, validation.log_ids, validation.positive)
+        ),
         validation=validation.metrics(0, threshold),
     )
 
