@@ -53,8 +53,8 @@ def pack(
 def score(frames: Iterable[pl.DataFrame], model: Model, *, context: timedelta) -> Generator[pl.DataFrame]:
     """Predictions of the claimed rows of a stream, frame by frame.
 
-    Columns: log_id, ts, score (0 to 1), raw_score, is_anomaly, severity. How the stream is cut into frames changes
-    nothing in them.
+    Columns: log_id, ts, score (0 to 1), raw_score, is_anomaly, severity, explanation. How the stream is cut into
+    frames changes nothing in them.
     """
     for frame in with_context(frames, context):
         predictions = model.predict(frame)

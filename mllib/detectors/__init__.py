@@ -6,7 +6,7 @@ Such a module holds one subclass of ``base.Detector``, and explains its method i
 from __future__ import annotations
 
 import ast
-import importlib
+import importlib.util
 import inspect
 import pkgutil
 from pathlib import Path
@@ -37,7 +37,8 @@ def detector(name: str) -> Detector:
 
 def describe(name: str) -> str:
     """The docstring of the detector's module, without importing it. Raises UnknownDetector."""
-    source = (Path(__file__).parent / f"{_known(name)}.py").read_text(encoding="utf-8")
+    spec = importlib.util.find_spec(f"{__name__}.{_known(name)}")
+    source = Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin else ""
     return ast.get_docstring(ast.parse(source)) or ""
 
 

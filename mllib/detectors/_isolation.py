@@ -7,13 +7,14 @@ are walked: the walk itself trusts them, and an index out of range would read me
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mllib.detectors._walk import CompleteTrees, walk
+from mllib.detectors._walk import CompleteTrees, attribute, walk
 from mllib.errors import BadArtifact
 
 MAX_DEPTH = 12
@@ -55,12 +56,36 @@ class IsolationTrees:
         """
         return np.exp2(-walk(self._trees, features) / self._normaliser)
 
+    @property
+    def usual_path(self) -> float:
+        """The path length of an average row of the subsamples that the trees were grown on, on average over trees."""
+        return float(self._expected[:, 0].mean())
 
-def fit_trees(features: NDArray[np.float32], *, n_estimators: int, seed: int) -> IsolationTrees:
+    def paths(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Shape (n,): the path length E[h(x)] of each row, on average over the trees."""
+        return walk(self._trees, features) / len(self._trees.feature)
+
+    def attributions(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Shape (n, n_features): by how much each feature shortened each row's path, on average over the trees.
+
+        A node stands for the path length that a row of the subsample can expect there; a step down changes it, and
+        the change is credited to the feature that was asked. So the sum over a row is ``usual_path`` less its path.
+        """
+        return attribute(self._trees, self._expected, features) / len(self._trees.feature)
+
+    @cached_property
+    def _expected(self) -> NDArray[np.float64]:
+        """Of every node of the filled trees, the path length to expect there. Made when the first row is explained."""
+        return _filled_values(self.arrays, _expected_lengths(self.arrays), self._trees.depth)
+
+
+def fit_trees(
+    features: NDArray[np.float32], *, n_estimators: int, seed: int, max_samples: int | Literal["auto"] = "auto"
+) -> IsolationTrees:
     """Grow an isolation forest with scikit-learn's defaults on ``features``, shape (n, n_features), without NaN."""
     from sklearn.ensemble import IsolationForest
 
-    forest = IsolationForest(n_estimators=n_estimators, max_samples="auto", random_state=seed).fit(features)
+    forest = IsolationForest(n_estimators=n_estimators, max_samples=max_samples, random_state=seed).fit(features)
     subsample = float(forest._max_samples)
     parts: dict[str, list[NDArray[Any]]] = {name: [] for name in ("left", "right", "feature", "split", "length")}
     for estimator in forest.estimators_:
@@ -146,6 +171,54 @@ def _filled(trees: list[dict[str, NDArray[Any]]]) -> CompleteTrees:
             at = np.where(leaf, [at, at], [nodes["left"][at], nodes["right"][at]]).T.ravel()
         length[number] = nodes["length"][at]
     return CompleteTrees(feature=feature, split=split, length=length, depth=depth)
+
+
+def _levels(arrays: Mapping[str, NDArray[Any]]) -> list[NDArray[np.int64]]:
+    """The nodes of all trees by their depth, as positions in the arrays."""
+    begins = arrays["offsets"][:-1]
+    tree = np.arange(len(begins))
+    at, levels = begins, []
+    while at.size:
+        levels.append(at)
+        inner = arrays["left"][at] != _LEAF
+        at, tree = at[inner], tree[inner]
+        at = np.concatenate([begins[tree] + arrays["left"][at], begins[tree] + arrays["right"][at]])
+        tree = np.concatenate([tree, tree])
+    return levels
+
+
+def _expected_lengths(arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
+    """Of every node, the mean path length of the subsample's rows that come by.
+
+    How many rows a leaf holds is not stored: its length, less its depth, is the average path among that many.
+    """
+    lengths = arrays["length"].copy()
+    rows = np.ones(len(lengths))
+    of_rows = average_path_length(np.arange(1, 2**MAX_DEPTH + 1))
+    borders = (of_rows[1:] + of_rows[:-1]) / 2
+    levels = _levels(arrays)
+    for depth, at in enumerate(levels):
+        rows[at] = np.searchsorted(borders, lengths[at] - depth) + 1.0
+    begin_of = np.repeat(arrays["offsets"][:-1], np.diff(arrays["offsets"]))
+    for at in reversed(levels):
+        inner = at[arrays["left"][at] != _LEAF]
+        left, right = begin_of[inner] + arrays["left"][inner], begin_of[inner] + arrays["right"][inner]
+        rows[inner] = rows[left] + rows[right]
+        lengths[inner] = (rows[left] * lengths[left] + rows[right] * lengths[right]) / rows[inner]
+    return lengths
+
+
+def _filled_values(arrays: Mapping[str, NDArray[Any]], values: NDArray[np.float64], depth: int) -> NDArray[np.float64]:
+    """Shape (trees, 2**(depth + 1) - 1): the values of the stored nodes in trees filled up to ``depth``."""
+    begins = arrays["offsets"][:-1, None]
+    filled = np.empty((len(begins), 2 ** (depth + 1) - 1))
+    at = begins
+    for level in range(depth + 1):
+        filled[:, 2**level - 1 : 2 ** (level + 1) - 1] = values[at]
+        leaf = arrays["left"][at] == _LEAF
+        children = [np.where(leaf, at, begins + arrays[side][at]) for side in ("left", "right")]
+        at = np.stack(children, axis=2).reshape(len(begins), -1)
+    return filled
 
 
 def _depth(nodes: Mapping[str, NDArray[Any]]) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
 
 import numpy as np
 import polars as pl
@@ -13,34 +15,43 @@ from mllib.detectors._log_features import Measured, measure, stack, subset
 SAMPLE_ROWS = 100_000
 """About as many claimed rows are kept of a longer stream; never more than twice as many."""
 
+T = TypeVar("T")
 
-class LogSample:
-    """Collects, frame by frame, what is measured on the sampled rows, and counts the services of all rows.
+
+class Sample(Generic[T]):
+    """Collects, frame by frame, what is measured on the sampled rows.
 
     A row is kept when the hash of its id is below the share to keep. When more rows come than were expected, that
     share is halved until the sample fits again, so what is kept in the end does not depend on the frames' borders.
+
+    ``measure`` takes a frame and the positions of rows in it (ascending), ``subset`` what it returned and a mask.
     """
 
-    def __init__(self, expected_rows: int) -> None:
+    def __init__(
+        self,
+        expected_rows: int,
+        *,
+        measure: Callable[[pl.DataFrame, NDArray[np.int64]], T],
+        subset: Callable[[T, NDArray[np.bool_]], T],
+    ) -> None:
         self.rows = 0  # claimed rows seen
+        self._measure = measure
+        self._subset = subset
         self._share = min(1.0, SAMPLE_ROWS / max(expected_rows, 1))
-        self._services: Counter[str] = Counter()
-        self._parts: list[tuple[NDArray[np.float64], Measured]] = []
+        self._parts: list[tuple[NDArray[np.float64], T]] = []
 
     def add(self, frame: pl.DataFrame) -> None:
         """Take a frame that comes with its context (see ``with_context``)."""
         claimed = frame["claimed"].to_numpy()
         self.rows += int(claimed.sum())
-        counts = frame.filter(pl.col("claimed"), pl.col("service").is_not_null()).group_by("service").len()
-        self._services.update(dict(counts.iter_rows()))
         hashes = id_hash(frame["log_id"].to_numpy())
         chosen = np.flatnonzero(claimed & (hashes < self._share))
         if len(chosen):
-            self._parts.append((hashes[chosen], measure(frame, chosen)))
+            self._parts.append((hashes[chosen], self._measure(frame, chosen)))
         while len(self) > 2 * SAMPLE_ROWS:
             self._share /= 2
             self._parts = [
-                (hashes[kept], subset(measured, kept))
+                (hashes[kept], self._subset(measured, kept))
                 for hashes, measured in self._parts
                 for kept in [hashes < self._share]
                 if kept.any()
@@ -49,9 +60,26 @@ class LogSample:
     def __len__(self) -> int:
         return sum(len(hashes) for hashes, _ in self._parts)
 
+    def parts(self) -> Sequence[T]:
+        """What was measured on all sampled rows, in the order of the stream."""
+        return [measured for _, measured in self._parts]
+
+
+class LogSample(Sample[Measured]):
+    """A sample of what the 78 features are made of; counts the services of all rows."""
+
+    def __init__(self, expected_rows: int) -> None:
+        super().__init__(expected_rows, measure=measure, subset=subset)
+        self._services: Counter[str] = Counter()
+
+    def add(self, frame: pl.DataFrame) -> None:
+        super().add(frame)
+        counts = frame.filter(pl.col("claimed"), pl.col("service").is_not_null()).group_by("service").len()
+        self._services.update(dict(counts.iter_rows()))
+
     def collect(self) -> Measured:
         """All sampled rows in the order of the stream; there must be some."""
-        return stack([measured for _, measured in self._parts])
+        return stack(self.parts())
 
     def most_frequent_services(self, number: int) -> tuple[str, ...]:
         """The services with the most claimed rows, the alphabetically first among equals."""

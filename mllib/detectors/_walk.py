@@ -33,6 +33,7 @@ class CompleteTrees:
 
 
 Walk = Callable[[CompleteTrees, NDArray[np.float32]], NDArray[np.float64]]
+Attribution = Callable[[CompleteTrees, NDArray[np.float64], NDArray[np.float32]], NDArray[np.float64]]
 
 
 def walk(trees: CompleteTrees, rows: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -55,18 +56,74 @@ def in_numpy(trees: CompleteTrees, rows: NDArray[np.float32]) -> NDArray[np.floa
     return total
 
 
+def attribute(trees: CompleteTrees, values: NDArray[np.float64], rows: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Shape of ``rows``: what each feature's questions took off ``values``, from node to child, over all trees.
+
+    ``values``, shape (trees, 2**(depth + 1) - 1), has one number per node. The sums of a row add up to the roots'
+    values less those of the leaves where it ends.
+    """
+    return (compiled_attribution() or attribute_in_numpy)(trees, values, rows)
+
+
+def attribute_in_numpy(
+    trees: CompleteTrees, values: NDArray[np.float64], rows: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """``attribute`` without a compiler."""
+    gained = np.zeros(rows.shape)
+    every = np.arange(len(rows))
+    for feature, split, value in zip(trees.feature, trees.split, values, strict=True):
+        node = np.zeros(len(rows), dtype=np.intp)
+        for _ in range(trees.depth):
+            asked = feature.take(node)
+            child = 2 * node + 1 + (rows[every, asked] > split.take(node))
+            gained[every, asked] += value.take(node) - value.take(child)
+            node = child
+    return gained
+
+
 @cache
 def compiled() -> Walk | None:
     """The compiled walk, None where there is none."""
+    function = _compiled("millrace_walk")
+    return None if function is None else _bound_walk(function)
+
+
+@cache
+def compiled_attribution() -> Attribution | None:
+    """The compiled attribution, None where there is none."""
+    function = _compiled("millrace_attribute")
+    return None if function is None else _bound_attribution(function)
+
+
+def _compiled(name: str) -> Any:
     for library in Path(__file__).parent.glob("_walk_c*.so"):
         try:
-            return _bound(ctypes.CDLL(str(library)).millrace_walk)
+            return getattr(ctypes.CDLL(str(library)), name)
         except (OSError, AttributeError):
-            continue  # built for another machine, or by another version: the numpy walk does
+            continue  # built for another machine, or by another version: numpy does
     return None
 
 
-def _bound(function: Any) -> Walk:
+def _bound_attribution(function: Any) -> Attribution:
+    function.restype = None
+    function.argtypes = [
+        _pointer(np.float32, 2), ctypes.c_int64, ctypes.c_int64,
+        _pointer(np.int16, 2), _pointer(np.float32, 2), _pointer(np.float64, 2),
+        ctypes.c_int64, ctypes.c_int64, _pointer(np.float64, 2),
+    ]  # fmt: skip
+
+    def run(trees: CompleteTrees, values: NDArray[np.float64], rows: NDArray[np.float32]) -> NDArray[np.float64]:
+        gained = np.zeros(rows.shape)
+        function(
+            np.ascontiguousarray(rows), len(rows), rows.shape[1],
+            trees.feature, trees.split, values, len(trees.feature), trees.depth, gained,
+        )  # fmt: skip
+        return gained
+
+    return run
+
+
+def _bound_walk(function: Any) -> Walk:
     function.restype = None
     function.argtypes = [
         _pointer(np.float32, 2), ctypes.c_int64, ctypes.c_int64,

@@ -74,34 +74,64 @@ class Model(ABC):
         """Shape (claimed rows, len(feature_names)), float32, without NaN."""
 
     @abstractmethod
-    def raw_scores(self, frame: pl.DataFrame) -> NDArray[np.float64]:
-        """One score per claimed row, in the frame's order; higher is more anomalous."""
+    def score(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        """The raw score of each row of features; higher is more anomalous."""
 
     @abstractmethod
     def calibrated(self, raw: NDArray[np.float64]) -> NDArray[np.float32]:
         """Raw scores on the scale from 0 to 1 on which the threshold is 0.6, in the same order."""
 
     @abstractmethod
+    def explain(self, lines: pl.DataFrame, features: NDArray[np.float32]) -> list[str]:
+        """Why each of ``lines`` is an anomaly: JSON objects below 1 kB, as text, in the same order.
+
+        ``lines`` are rows of a log frame that were scored as anomalies, ``features`` theirs. An explanation depends
+        on its row and the model alone. Its form is in docs/analysts.md.
+        """
+
+    @abstractmethod
     def state(self) -> ModelState:
         """What ``Detector.load`` makes an equal model of."""
+
+    def raw_scores(self, frame: pl.DataFrame) -> NDArray[np.float64]:
+        """One score per claimed row, in the frame's order; higher is more anomalous."""
+        return self.score(self.features(frame))
 
     def predict(self, frame: pl.DataFrame) -> pl.DataFrame:
         """One row per claimed row, in the frame's order.
 
         Columns: ``log_id``, ``ts``, ``score`` (calibrated, Float32), ``raw_score`` (Float32), ``is_anomaly``
-        (Boolean: the score is at least 0.6) and ``severity`` (Int16, a ``mllib.types.Severity``). A model that tells
-        classes apart adds ``class`` (String) and ``confidence`` (Float32, 0 to 1), always both.
+        (Boolean: the score is at least 0.6), ``severity`` (Int16, a ``mllib.types.Severity``) and ``explanation``
+        (String: JSON for anomalies, see ``explain``; null for the others). A model that tells classes apart adds
+        ``class`` (String) and ``confidence`` (Float32, 0 to 1), always both.
         """
-        raw = self.raw_scores(frame)
+        features = self.features(frame)
+        raw = self.score(features)
         score = self.calibrated(raw)
-        return frame.filter(pl.col("claimed")).select(
-            "log_id",
-            "ts",
-            score=pl.Series(score, dtype=pl.Float32),
-            raw_score=pl.Series(raw.astype(np.float32), dtype=pl.Float32),
-            is_anomaly=pl.Series(raw >= self.threshold, dtype=pl.Boolean),
-            severity=pl.Series(severities(score), dtype=pl.Int16),
+        lines = claimed_rows(frame)
+        anomalies = np.flatnonzero(raw >= self.threshold)
+        explanation: list[str | None] = [None] * len(raw)
+        if len(anomalies):
+            texts = self.explain(lines[anomalies], features[anomalies])
+            for row, text in zip(anomalies.tolist(), texts, strict=True):
+                explanation[row] = text
+        return pl.DataFrame(
+            [
+                lines["log_id"],
+                lines["ts"],
+                pl.Series("score", score, dtype=pl.Float32),
+                pl.Series("raw_score", raw.astype(np.float32), dtype=pl.Float32),
+                pl.Series("is_anomaly", raw >= self.threshold, dtype=pl.Boolean),
+                pl.Series("severity", severities(score), dtype=pl.Int16),
+                pl.Series("explanation", explanation, dtype=pl.String),
+            ]
         )
+
+
+def claimed_rows(frame: pl.DataFrame) -> pl.DataFrame:
+    """The rows of a log frame to score; the frame itself where they are all of it, which is free."""
+    claimed = frame["claimed"]
+    return frame if claimed.all() else frame.filter(claimed)
 
 
 class Detector(ABC):

@@ -27,83 +27,52 @@ Liu, Ting, Zhou: Isolation Forest. ICDM 2008.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from mllib.detectors._calibration import Calibration, ScoreDistribution
-from mllib.detectors._isolation import IsolationTrees, fit_trees
+from mllib.detectors._explanation import Group
+from mllib.detectors._forest import (
+    Forest,
+    ForestModel,
+    check_header,
+    enough_rows,
+    fit_forest,
+    load_forest,
+    stored_numbers,
+    stored_words,
+)
 from mllib.detectors._log_features import SERVICES, assemble, feature_names, measure
+from mllib.detectors._log_groups import groups
 from mllib.detectors._sample import LogSample
-from mllib.detectors.base import FORMAT, Detector, Model, ModelState
-from mllib.errors import BadArtifact, NothingToTrainOn
+from mllib.detectors.base import Detector, ModelState
 from mllib.features.stream import with_context
 from mllib.features.text import WIDTH, TemplateVectorizer, fit_vectorizer
 from mllib.features.windows import WINDOW
 
-MIN_ROWS = 100
-"""Fewer claimed rows than this are refused: their quantiles would say nothing."""
-
 ESTIMATORS = 100
 
-STARTING_RATE = 0.1
-"""The expected share of anomalies behind the threshold that a freshly fitted model has."""
 
-
-class LogAnomalyModel(Model):
+class LogAnomalyModel(ForestModel):
     """A fitted forest with what turns a log frame into its features."""
 
     def __init__(
-        self,
-        *,
-        fills: tuple[float, ...],
-        services: tuple[str, ...],
-        vectorizer: TemplateVectorizer,
-        trees: IsolationTrees,
-        distribution: ScoreDistribution,
-        threshold: float,
-        parameters: dict[str, Any],
+        self, forest: Forest, *, fills: tuple[float, ...], services: tuple[str, ...], vectorizer: TemplateVectorizer
     ) -> None:
+        super().__init__(forest)
         self._fills = fills
         self._services = services
         self._vectorizer = vectorizer
-        self._trees = trees
-        self._distribution = distribution
-        self._calibration = Calibration(distribution, threshold)
-        self._parameters = parameters
 
     @property
     def feature_names(self) -> tuple[str, ...]:
         return feature_names(self._services, self._vectorizer.vocabulary)
 
     @property
-    def algorithm(self) -> str:
-        return "isolation forest"
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        return dict(self._parameters)
-
-    @property
-    def threshold(self) -> float:
-        return self._calibration.threshold
-
-    def with_threshold(self, threshold: float) -> LogAnomalyModel:
-        return LogAnomalyModel(
-            fills=self._fills,
-            services=self._services,
-            vectorizer=self._vectorizer,
-            trees=self._trees,
-            distribution=self._distribution,
-            threshold=threshold,
-            parameters=self._parameters,
-        )
-
-    def expected_threshold(self, rate: float) -> float:
-        return self._distribution.exceeded_by(rate)
+    def groups(self) -> tuple[Group, ...]:
+        return groups(self._services, self._vectorizer.vocabulary)
 
     def features(self, frame: pl.DataFrame) -> NDArray[np.float32]:
         return assemble(
@@ -113,28 +82,15 @@ class LogAnomalyModel(Model):
             vectorizer=self._vectorizer,
         )
 
-    def raw_scores(self, frame: pl.DataFrame) -> NDArray[np.float64]:
-        return self._trees.scores(self.features(frame))
-
-    def calibrated(self, raw: NDArray[np.float64]) -> NDArray[np.float32]:
-        return self._calibration.scores(raw)
-
     def state(self) -> ModelState:
-        header = {
-            "detector": LogAnomaly.name,
-            "format": FORMAT,
-            "services": list(self._services),
-            "vocabulary": list(self._vectorizer.vocabulary),
-            "parameters": self._parameters,
-        }
-        arrays = {
-            "fills": np.array(self._fills, dtype=np.float64),
-            "idf": np.array(self._vectorizer.idf, dtype=np.float64),
-            "threshold": np.array([self.threshold], dtype=np.float64),
-            **self._trees.arrays,
-            **self._distribution.arrays,
-        }
-        return ModelState(header=header, arrays=arrays)
+        return self._state(
+            LogAnomaly.name,
+            {"services": list(self._services), "vocabulary": list(self._vectorizer.vocabulary)},
+            {
+                "fills": np.array(self._fills, dtype=np.float64),
+                "idf": np.array(self._vectorizer.idf, dtype=np.float64),
+            },
+        )
 
 
 class LogAnomaly(Detector):
@@ -146,60 +102,40 @@ class LogAnomaly(Detector):
     summary = "Scores each log line by how unlike the others it is, given the five minutes before it."
 
     def fit(self, frames: Iterable[pl.DataFrame], *, rows: int, seed: int = 42) -> LogAnomalyModel:
-        """See ``Detector.fit``; at least MIN_ROWS claimed rows. About 100,000 of them are kept and looked at."""
+        """See ``Detector.fit``; at least 100 claimed rows. About 100,000 of them are kept and looked at."""
         sample = LogSample(rows)
         for frame in with_context(frames, self.context):
             sample.add(frame)
-        if len(sample) < MIN_ROWS:
-            raise NothingToTrainOn(
-                f"{self.name} needs at least {MIN_ROWS} rows to train on and got {len(sample)} "
-                f"({sample.rows} rows read, {rows} expected). Ingest more logs, or train on a longer window."
-            )
+        enough_rows(self.name, len(sample), rows=sample.rows, expected=rows)
         measured = sample.collect()
         fills = tuple(_median(measured.numbers[:, column]) for column in range(2))
         services = sample.most_frequent_services(SERVICES)
         vectorizer = fit_vectorizer(measured.templates, np.bincount(measured.template_of))
-        features = assemble(measured, fills=fills, services=services, vectorizer=vectorizer)
-        trees = fit_trees(features, n_estimators=ESTIMATORS, seed=seed)
-        distribution = ScoreDistribution.of(trees.scores(features))
-        return LogAnomalyModel(
-            fills=fills,
-            services=services,
-            vectorizer=vectorizer,
-            trees=trees,
-            distribution=distribution,
-            threshold=distribution.exceeded_by(STARTING_RATE),
-            parameters={
-                "n_estimators": ESTIMATORS,
-                "max_samples": "auto",
-                "seed": seed,
-                "rows": sample.rows,
-                "sample_rows": len(features),
-            },
+        forest = fit_forest(
+            assemble(measured, fills=fills, services=services, vectorizer=vectorizer),
+            groups(services, vectorizer.vocabulary),
+            n_estimators=ESTIMATORS,
+            seed=seed,
+            rows=sample.rows,
         )
+        return LogAnomalyModel(forest, fills=fills, services=services, vectorizer=vectorizer)
 
     def load(self, state: ModelState) -> LogAnomalyModel:
-        header, arrays = state.header, state.arrays
-        if header.get("detector") != self.name or header.get("format") != FORMAT:
-            raise BadArtifact(
-                f"This is a model of {header.get('detector')!r} in format {header.get('format')!r}, "
-                f"not of {self.name!r} in format {FORMAT}. Train {self.name} again."
-            )
-        services, vocabulary = _words(header, "services", SERVICES), _words(header, "vocabulary", WIDTH)
-        fills, idf = _numbers(arrays, "fills", 2), _numbers(arrays, "idf", len(vocabulary))
-        (threshold,) = _numbers(arrays, "threshold", 1)
-        if not 0 < threshold < 1:
-            raise _unusable("threshold")
-        if not isinstance(header.get("parameters"), dict):
-            raise _unusable("parameters")
+        check_header(state, self.name)
+        services = stored_words(state, self.name, "services", SERVICES)
+        vocabulary = stored_words(state, self.name, "vocabulary", WIDTH)
         return LogAnomalyModel(
-            fills=fills,
+            load_forest(
+                state,
+                self.name,
+                groups(services, vocabulary),
+                n_features=len(feature_names(services, vocabulary)),
+            ),
+            fills=stored_numbers(state, self.name, "fills", 2),
             services=services,
-            vectorizer=TemplateVectorizer(vocabulary=vocabulary, idf=idf),
-            trees=IsolationTrees(arrays, n_features=len(feature_names(services, vocabulary))),
-            distribution=ScoreDistribution.load(arrays),
-            threshold=threshold,
-            parameters=header["parameters"],
+            vectorizer=TemplateVectorizer(
+                vocabulary=vocabulary, idf=stored_numbers(state, self.name, "idf", len(vocabulary))
+            ),
         )
 
 
@@ -207,25 +143,3 @@ def _median(values: NDArray[np.float32]) -> float:
     """The median of the values that are there, 0 without any."""
     there = values[~np.isnan(values)]
     return float(np.median(there)) if len(there) else 0.0
-
-
-def _words(header: Mapping[str, Any], name: str, at_most: int) -> tuple[str, ...]:
-    words = header.get(name)
-    if not isinstance(words, list) or len(words) > at_most or not all(isinstance(word, str) for word in words):
-        raise _unusable(name)
-    if len(set(words)) < len(words):
-        raise _unusable(name)
-    return tuple(words)
-
-
-def _numbers(arrays: Mapping[str, NDArray[Any]], name: str, size: int) -> tuple[float, ...]:
-    values = arrays.get(name)
-    if values is None or values.shape != (size,) or values.dtype != np.float64 or not np.isfinite(values).all():
-        raise _unusable(name)
-    return tuple(values.tolist())
-
-
-def _unusable(part: str) -> BadArtifact:
-    return BadArtifact(
-        f"The stored log_anomaly model has no usable {part}. Roll back to another version, or train again."
-    )

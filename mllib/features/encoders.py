@@ -35,10 +35,13 @@ _HOURS, _DAYS = _turn(24), _turn(7)
 
 def canonical_level_codes(levels: pl.Series) -> NDArray[np.int8]:
     """The position in LEVELS of each level, whatever its case or dialect; -1 for null and unknown ones."""
-    written = levels.unique()
-    spelled = written.str.strip_chars().str.to_uppercase()
-    known = {raw: _CODES[word] for raw, word in zip(written, spelled, strict=True) if word in _CODES}
+    known = {raw: code for raw in levels.unique() if (code := level_code(raw)) >= 0}
     return category_codes(levels, list(known), codes=list(known.values())).astype(np.int8)
+
+
+def level_code(level: str | None) -> int:
+    """The same of one level."""
+    return -1 if level is None else _CODES.get(level.strip().upper(), -1)
 
 
 def category_codes(

@@ -12,19 +12,24 @@ from mllib.store.database import transaction
 
 
 def summary(engine: Engine, *, detector: str, top: int = 10) -> dict[str, Any]:
-    """Counts, champions, last decisions and the highest anomalies of one detector.
+    """Counts, champion, last decision and the highest anomalies of one detector.
 
-    Keys: ``rows, labels, scored, anomalies``, ``champions``, ``decisions`` and ``top``, see `mllib.store.overview`, and
-    ``behind``, how far behind its scoring is in words, None when it has no champion.
+    Keys: ``rows, labels, scored, anomalies`` and ``top``, see `mllib.store.overview`, ``champion`` and ``decision``,
+    None where there is none, and ``behind``, how far behind its scoring is in words, None when it has no champion.
     """
     with transaction(engine) as conn:
         return {
             **overview.totals(conn),
-            "champions": overview.champions(conn),
-            "decisions": overview.decisions(conn),
+            **overview.scored(conn, detector),
+            "champion": _of(detector, overview.champions(conn)),
+            "decision": _of(detector, overview.decisions(conn)),
             "behind": _behind(conn, detector),
             "top": overview.top_anomalies(conn, detector, top),
         }
+
+
+def _of(detector: str, entries: list[dict[str, Any]]) -> dict[str, Any] | None:
+    return next((entry for entry in entries if entry["detector"] == detector), None)
 
 
 def _behind(conn: Connection, detector: str) -> str | None:

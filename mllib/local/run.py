@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mllib import settings
+from mllib.detectors import names
 from mllib.errors import BadInput, MillraceError, StackProblem
 from mllib.local import stack, state
 from mllib.local.airflow_api import AirflowApi
@@ -22,10 +23,10 @@ from mllib.local.environment import passwords
 from mllib.local.postgres import binary
 from mllib.local.progress import shown
 
-DETECTOR = "log_anomaly"
+MAIN = "log_anomaly"  # the detector whose anomalies are shown
 UNFINISHED = ".part"  # the ingest passes over such names
 SYNTHETIC = "synthetic"  # a file of that name says that demo logs went into the database
-INGEST, RETRAIN, SCORE = "ingest", f"retrain_{DETECTOR}", f"score_{DETECTOR}"
+INGEST = "ingest"
 
 
 def run(home: Path, *, logs: Path | None = None, log_format: str = "auto", port: int | None = None) -> None:
@@ -54,35 +55,40 @@ def _run(home: Path, logs: Path | None, log_format: str, port: int | None) -> No
         written = _wait_for_files(files, demo=logs is None)
     api, dsn = stack.api(home), stack.current_dsn(home)
     _wait_for_dags(api)
-    before = _summary(dsn)
+    before = _summaries(dsn)
+    rows = before[MAIN]["rows"]
     if logs:
         _ingest_own(api, written, log_format)
-    elif before["rows"]:
-        print(f"  Found {before['rows']:,} log rows of an earlier run; nothing to ingest.")
+    elif rows:
+        print(f"  Found {rows:,} log rows of an earlier run; nothing to ingest.")
     else:
         _ingest_demo(api, home, written)
-    if _champion(before) is None:
-        run_id = _run_dag(api, RETRAIN, "Training and judging a first model")
-        for reason in api.skipped(RETRAIN, run_id):
+    untrained = [f"retrain_{name}" for name, now in before.items() if now["champion"] is None]
+    for dag_id, run_id in _run_dags(api, untrained, "Training and judging a first model").items():
+        for reason in api.skipped(dag_id, run_id):
             print(f"  Nothing was trained: {_plain(reason)}")
-    now = _summary(dsn)
-    if _champion(now) is None:
-        print("  There is no model in production, so nothing is scored yet.")
-    elif now["rows"] > before["rows"] or not now["scored"]:
-        _run_dag(api, SCORE, "Scoring the new rows")
-    else:
-        print(f"  Found {now['scored']:,} scored rows; from here on the hourly runs score what is new.")
+    waiting = []
+    for name, now in _summaries(dsn).items():
+        if now["champion"] is None:
+            print(f"  There is no model of {name} in production, so nothing is scored by it yet.")
+        elif now["rows"] > rows or not now["scored"]:
+            waiting.append(f"score_{name}")
+        else:
+            print(f"  Found {now['scored']:,} rows scored by {name}; from here on the hourly runs score what is new.")
+    _run_dags(api, waiting, "Scoring the new rows")
     for dag_id, dag in api.dags().items():
         if dag["is_paused"]:
             api.pause(dag_id, paused=False)
-    print_summary(home, status, _summary(dsn))
+    print_summary(home, status, _summaries(dsn))
 
 
-def _summary(dsn: str) -> dict[str, Any]:
+def _summaries(dsn: str) -> dict[str, dict[str, Any]]:
+    """How things stand with each detector, the main one first."""
     from mllib.jobs.overview import summary  # here: SQLAlchemy takes a moment, and the stack can start meanwhile
     from mllib.store.database import engine_for
 
-    return summary(engine_for(dsn), detector=DETECTOR)
+    ordered = sorted(names(), key=lambda name: (name != MAIN, name))
+    return {name: summary(engine_for(dsn), detector=name) for name in ordered}
 
 
 def _demo_files(home: Path) -> list[Path]:
@@ -132,7 +138,7 @@ def _wait_for_files(files: Future[list[Path]], *, demo: bool) -> list[Path]:
 
 def _wait_for_dags(api: AirflowApi) -> None:
     """Wait until Airflow has read the DAG files. Raises StackProblem with the errors when it cannot."""
-    wanted = {INGEST, RETRAIN, SCORE}
+    wanted = {INGEST, *(f"{kind}_{name}" for kind in ("retrain", "score") for name in names())}
     deadline = time.monotonic() + 90
     if wanted <= api.dags().keys():
         return
@@ -181,39 +187,50 @@ def _run_dag(
     return run_id
 
 
-def _champion(summary: dict[str, Any]) -> dict[str, Any] | None:
-    return next((model for model in summary["champions"] if model["detector"] == DETECTOR), None)
+def _run_dags(api: AirflowApi, dag_ids: list[str], title: str) -> dict[str, str]:
+    """Start a run of each DAG, all at once, and wait for their ends. Returns the runs' ids by DAG."""
+    started = {dag_id: api.trigger(dag_id) for dag_id in dag_ids}
+    for dag_id in dag_ids:
+        api.pause(dag_id, paused=False)
+    return {dag_id: _run_dag(api, dag_id, title, run_id=run_id) for dag_id, run_id in started.items()}
 
 
-def print_summary(home: Path, status: stack.StackStatus, summary: dict[str, Any]) -> None:
+def print_summary(home: Path, status: stack.StackStatus, summaries: dict[str, dict[str, Any]]) -> None:
     """Print where things are, what was found, and what to try next."""
-    print(f"\nLogs      {summary['rows']:,} rows, {summary['labels']:,} of them labelled")
+    main = summaries[MAIN]
+    print(f"\nLogs      {main['rows']:,} rows, {main['labels']:,} of them labelled")
     if (home / "run" / SYNTHETIC).exists():
         print("          with synthetic logs, generated by Millrace for demonstration")
-    champion = _champion(summary)
-    decision = next((entry for entry in summary["decisions"] if entry["detector"] == DETECTOR), None)
+    for name, summary in summaries.items():
+        _print_detector(name, summary)
+    _print_top(main["top"])
+    _print_next(home, status)
+
+
+def _print_detector(name: str, summary: dict[str, Any]) -> None:
+    champion, decision = summary["champion"], summary["decision"]
     if champion is not None:
         f1 = "not measured" if champion["f1"] is None else f"{champion['f1']:.3f} on held-out labelled rows"
-        print(f"Model     {DETECTOR} version {champion['version']} is in production, F1 {f1}")
+        print(f"Model     {name} version {champion['version']} is in production, F1 {f1}")
     if decision is not None:
         print(f"Decision  version {decision['version']}: {decision['verdict']}, {_plain(decision['reason'])}")
     if champion is None:
-        print("Model     none in production. To put one there by your own decision, with the reason on record:")
+        print(
+            f"Model     {name}: none in production. To put one there by your own decision, with the reason on record:"
+        )
         version = decision["version"] if decision is not None else "VERSION"
-        print(f"            .venv/bin/millrace promote {DETECTOR} {version} --reason '...'")
-        print(f"            .venv/bin/millrace score {DETECTOR}")
+        print(f"            .venv/bin/millrace promote {name} {version} --reason '...'")
+        print(f"            .venv/bin/millrace score {name}")
         print("          or label rows (.venv/bin/millrace label FILE.csv) and train again.")
     print(f"Scored    {summary['scored']:,} rows, {summary['anomalies']:,} anomalies")
     if summary["behind"] is not None:
         print(f"Behind    {_plain(summary['behind'])}")
-    _print_top(summary["top"])
-    _print_next(home, status)
 
 
 def _print_top(rows: list[dict[str, Any]]) -> None:
     if not rows:
         return
-    print("\nTop anomalies")
+    print(f"\nTop anomalies of {MAIN}")
     print(f"  {'time (UTC)':19}  {'score':>6}  {'severity':8}  {'level':8}  {'service':16}  message")
     for row in rows[:10]:
         cells = [
@@ -241,7 +258,7 @@ def _print_next(home: Path, status: stack.StackStatus) -> None:
     print(f"          sign in as admin with {generated['admin']}")
     print(f"          or as analyst (reads only) with {generated['analyst']}")
     print("Next      make logs                               follow what the processes say")
-    print(f"          .venv/bin/millrace models {DETECTOR}   the model versions and their figures")
+    print(f"          .venv/bin/millrace models {MAIN}   the model versions and their figures")
     print("          .venv/bin/millrace dsn --show           the connection string, for a notebook or any SQL client:")
     print(f'            {psql} "$(.venv/bin/millrace dsn --show)" \\')
     print('              -c "select ts, service, score, message from analytics.predictions_current')

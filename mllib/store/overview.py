@@ -29,6 +29,11 @@ def champions(conn: Connection) -> list[dict[str, Any]]:
     return [dict(row._mapping) for row in conn.execute(queries["overview.champions"])]
 
 
+def scored(conn: Connection, detector: str) -> dict[str, int]:
+    """Counts of one detector's predictions and anomalies, under ``scored, anomalies``."""
+    return dict(conn.execute(queries["overview.scored"], {"detector": detector}).one()._mapping)
+
+
 def decisions(conn: Connection) -> list[dict[str, Any]]:
     """``detector, version, kind, verdict, reason`` of the latest decision on each detector."""
     return [dict(row._mapping) for row in conn.execute(queries["overview.decisions"])]

@@ -15,7 +15,8 @@ from mllib.store.queries import queries
 from mllib.types import Window
 
 _COPY = (
-    "copy millrace.predictions (ts, log_id, run_id, model_version, score, raw_score, detector_id, severity, is_anomaly)"
+    "copy millrace.predictions"
+    " (ts, log_id, run_id, model_version, score, raw_score, detector_id, severity, explanation, is_anomaly)"
     " from stdin (format csv)"
 )
 _COPY_CLASSES = _COPY.replace("is_anomaly)", "is_anomaly, class, confidence)")
@@ -56,8 +57,8 @@ def write(
 ) -> Written:
     """Copies frames of predictions in, and counts them.
 
-    They have the columns log_id, ts, score, raw_score, is_anomaly, severity and, where the detector tells classes
-    apart, all of them class and confidence.
+    They have the columns log_id, ts, score, raw_score, is_anomaly, severity, explanation (JSON as text, or null) and,
+    where the detector tells classes apart, all of them class and confidence.
     The table's key refuses a second prediction of a row: then nothing of the transaction stays.
     """
     written = Written()
@@ -78,6 +79,7 @@ def write(
                 "raw_score",
                 pl.lit(detector_id).alias("detector_id"),
                 "severity",
+                "explanation",
                 "is_anomaly",
                 *classes,
             )

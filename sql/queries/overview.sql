@@ -60,3 +60,9 @@ from (
 ) as worst
 order by score desc, ts desc
 limit :at_most;
+
+-- name: scored
+-- Predictions of one detector, and anomalies among them.
+select coalesce(sum(h.rows), 0)::bigint as scored, coalesce(sum(h.anomalies), 0)::bigint as anomalies
+from analytics.scoring_hourly as h
+where h.detector = :detector;

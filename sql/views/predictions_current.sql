@@ -54,7 +54,7 @@ comment on column analytics.predictions_current.is_anomaly is 'Whether the detec
 comment on column analytics.predictions_current.severity is 'normal (below 0.6), low (0.7), medium (0.8), high (0.9) or critical.';
 comment on column analytics.predictions_current.model_version is 'Version that said so.';
 comment on column analytics.predictions_current.scored_at is 'When the run that said so was published.';
-comment on column analytics.predictions_current.explanation is 'Which features made it an anomaly, where the detector explains.';
+comment on column analytics.predictions_current.explanation is 'Why it is an anomaly: features, their normal ranges and shares. Null for other lines.';
 comment on column analytics.predictions_current.raw_score is 'Score as the estimator gave it.';
 comment on column analytics.predictions_current.host is 'Host that wrote the line.';
 comment on column analytics.predictions_current.trace_id is 'Trace, block or request of the line.';

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import psutil
 
-from tests.bench import backfill, bgl, gate, hdfs, replay, speed
+from tests.bench import backfill, bgl, gate, hdfs, light, replay, speed
 
 BENCHMARKS = {
     "speed": speed.run,
+    "light": light.run,
     "gate": gate.run,
     "backfill": backfill.run,
     "bgl": bgl.run,

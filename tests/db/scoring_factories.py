@@ -145,7 +145,8 @@ def predictions_hash(engine: Engine) -> str:
     """One hash over everything that the model says of every row; who said it when is left out."""
     found = rows(
         engine,
-        "select ts, log_id, model_version, score, raw_score, severity, is_anomaly from millrace.predictions"
+        "select ts, log_id, model_version, score, raw_score, severity, is_anomaly, explanation::text"
+        " from millrace.predictions"
         " order by 1, 2",
     )
     return hashlib.sha256(repr(found).encode()).hexdigest()

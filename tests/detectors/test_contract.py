@@ -1,4 +1,7 @@
-"""What every detector must keep, whatever its method. A new detector is tested by being there."""
+"""What every detector must keep, whatever its method. A new detector is tested by being there.
+
+What its explanations must keep is in test_contract_explanations.py.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +21,13 @@ from sklearn.metrics import roc_auc_score
 import mllib.detectors
 from mllib import artifacts
 from mllib.detectors import describe, detector, names
-from mllib.detectors.base import Detector, Model, ModelState
+from mllib.detectors.base import Model, ModelState
 from mllib.errors import BadArtifact, NothingToTrainOn, UnknownDetector
 from mllib.features.stream import with_context
 from mllib.types import Severity
+from tests.detectors.conftest import LOG_DETECTORS, ROWS, fitted, with_outliers
 from tests.factories import empty_logs, in_chunks, make_frame, make_logs
 
-ROWS = 3_000
 PREDICTION = {
     "log_id": pl.Int64,
     "ts": pl.Datetime("us", "UTC"),
@@ -32,32 +35,8 @@ PREDICTION = {
     "raw_score": pl.Float32,
     "is_anomaly": pl.Boolean,
     "severity": pl.Int16,
+    "explanation": pl.String,
 }
-LOG_DETECTORS = [name for name in names() if detector(name).source == "logs"]
-
-_models: dict[str, Model] = {}
-
-
-def fitted(name: str) -> Model:
-    """One model per detector for the whole suite: models do not change."""
-    if name not in _models:
-        _models[name] = detector(name).fit(in_chunks(make_logs(ROWS), 1_000), rows=ROWS)
-    return _models[name]
-
-
-@pytest.fixture(params=LOG_DETECTORS)
-def kind(request: pytest.FixtureRequest) -> Detector:
-    return detector(request.param)
-
-
-@pytest.fixture
-def model(kind: Detector) -> Model:
-    return fitted(kind.name)
-
-
-@pytest.fixture(scope="module")
-def logs() -> pl.DataFrame:
-    return make_logs(2_000, seed=1)
 
 
 def predict(model: Model, chunks: list[pl.DataFrame], context: timedelta) -> pl.DataFrame:
@@ -69,7 +48,7 @@ def test_it_says_what_it_is(kind, model):
     assert kind.title
     assert kind.summary.endswith(".")
     assert kind.metric in {"f1", "macro_f1"}
-    assert kind.context > timedelta(0)
+    assert kind.context >= timedelta(0)
     assert model.algorithm
     assert isinstance(artifacts.dumps(ModelState(header=model.parameters, arrays={})), bytes)
 
@@ -79,21 +58,6 @@ def test_its_docstring_explains_the_method(kind):
     assert ast.get_docstring(ast.parse(Path(sys.modules[type(kind).__module__].__file__).read_text())) == text
     for part in ("works when", "fails when", "higher is more anomalous"):
         assert part in text.replace("\n", " ")
-
-
-def with_outliers(logs: pl.DataFrame) -> tuple[pl.DataFrame, np.ndarray]:
-    """Every hundredth row unlike the others in all that a log line has, and which rows those are."""
-    planted = np.arange(logs.height) % 100 == 50
-    outlier = pl.Series(planted)
-    return (
-        logs.with_columns(
-            level=pl.when(outlier).then(pl.lit("FATAL")).otherwise("level"),
-            message=pl.when(outlier).then(pl.lit("panic: out of memory, killing request")).otherwise("message"),
-            response_time_ms=pl.when(outlier).then(60_000.0).otherwise("response_time_ms"),
-            status_code=pl.when(outlier).then(500).otherwise("status_code"),
-        ),
-        planted,
-    )
 
 
 def test_planted_outliers_rank_high(kind):
@@ -116,7 +80,7 @@ def test_features_are_named_and_numbers(model, logs):
 def test_prediction_columns(model, logs):
     prediction = model.predict(logs)
     assert dict(prediction.schema) == PREDICTION
-    assert prediction.null_count().sum_horizontal().item() == 0
+    assert prediction.drop("explanation").null_count().sum_horizontal().item() == 0
     assert prediction["log_id"].to_list() == logs["log_id"].to_list()
     assert prediction["ts"].to_list() == logs["ts"].to_list()
     raw = model.raw_scores(logs)
@@ -142,9 +106,12 @@ def test_anomaly_threshold_score_and_severity_agree(model, logs):
 
 def test_a_new_model_expects_a_tenth(model):
     assert model.threshold == model.expected_threshold(0.1)
-    training = make_logs(ROWS)
-    assert (model.raw_scores(training) >= model.threshold).mean() == pytest.approx(0.1, abs=0.01)
-    assert (model.raw_scores(training) >= model.expected_threshold(0.02)).mean() == pytest.approx(0.02, abs=0.005)
+    raw = model.raw_scores(make_logs(ROWS))
+    for rate, slack in ((0.1, 0.01), (0.02, 0.005)):
+        threshold = model.expected_threshold(rate)
+        # As many as expected: with the next rows below, which may be many of one score, it would be more.
+        assert (raw >= threshold).mean() <= rate + slack
+        assert (raw >= raw[raw < threshold].max()).mean() >= rate - slack
 
 
 @pytest.mark.parametrize("threshold", [0.0, 1.0, -1.0, float("nan"), float("inf")])
@@ -167,7 +134,7 @@ def test_a_row_with_its_context_scores_as_in_the_batch(kind, model, logs):
     raw = model.raw_scores(logs)
     for place in range(0, logs.height, 97):
         alone = logs.slice(0, place + 1).with_columns(claimed=pl.int_range(pl.len()) == place)
-        alone = alone.filter(pl.col("ts") > logs["ts"][place] - kind.context)
+        alone = alone.filter(pl.col("claimed") | (pl.col("ts") > logs["ts"][place] - kind.context))
         assert model.predict(alone).equals(whole[place])
         assert model.raw_scores(alone)[0] == raw[place]
 
@@ -226,8 +193,9 @@ def test_missing_values_are_filled_as_declared(model):
     training = make_logs(ROWS)
     bare = logs.with_columns(response_time_ms=pl.lit(None, dtype=pl.Float64), status_code=pl.lit(None, dtype=pl.Int32))
     features = dict(zip(model.feature_names, model.features(bare).T, strict=True))
-    assert np.unique(features["response_time"]) == pytest.approx(training["response_time_ms"].median())
-    assert np.unique(features["status_code"]).tolist() == [200]
+    if "response_time" in features:
+        assert np.unique(features["response_time"]) == pytest.approx(training["response_time_ms"].median())
+        assert np.unique(features["status_code"]).tolist() == [200]
     assert np.isfinite(model.raw_scores(bare)).all()
 
 
@@ -248,11 +216,11 @@ def test_only_context_and_empty_frames_give_no_prediction(kind, model):
         assert model.features(frame).shape == (0, len(model.feature_names))
 
 
-def test_context_rows_are_not_scored_but_count(model):
+def test_context_rows_are_not_scored_but_count_if_the_detector_says_so(kind, model):
     logs = make_logs(400, span_s=200)
     late = logs.with_columns(claimed=pl.int_range(pl.len()) >= 390)
     assert model.predict(late).equals(model.predict(logs).tail(10))
-    assert not model.predict(logs.tail(10)).equals(model.predict(late))
+    assert model.predict(logs.tail(10)).equals(model.predict(late)) == (kind.context == timedelta(0))
 
 
 @pytest.mark.parametrize("column", ["service", "level", "message"])
@@ -299,8 +267,9 @@ def test_secrets_are_in_no_artifact(kind):
     logs = make_logs(600)
     odd = pl.int_range(pl.len()) % 2 == 0
     logs = logs.with_columns(message=pl.when(odd).then(pl.lit(leak)).otherwise("message"))
-    data = artifacts.dumps(kind.fit([logs], rows=600).state()).lower()
-    assert b"login" in data
+    model = kind.fit([logs], rows=600)
+    data = artifacts.dumps(model.state()).lower()
+    assert (b"login" in data) == ("text=login" in model.feature_names)
     for secret in (b"swordfish", b"bpxrficy", b"wjalr", b"alice"):
         assert secret not in data
 

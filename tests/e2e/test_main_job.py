@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from mllib.detectors import names
 from mllib.local import stack as local_stack
 from mllib.local.airflow_api import AirflowApi, ApiProblem
 from mllib.local.environment import passwords
@@ -23,7 +24,9 @@ INGEST, RETRAIN, SCORE = "ingest", f"retrain_{DETECTOR}", f"score_{DETECTOR}"
 
 
 def test_all_dags_are_there(local: Stack) -> None:
-    assert set(local.api.dags()) == {INGEST, "maintain", "rescore", RETRAIN, SCORE}
+    each = {f"{kind}_{name}" for name in names() for kind in ("retrain", "score")}
+    assert {RETRAIN, SCORE} < each
+    assert set(local.api.dags()) == {INGEST, "maintain", "rescore", *each}
     assert local.api.import_errors() == []
 
 

@@ -6,7 +6,7 @@ from sklearn.ensemble import IsolationForest
 
 from mllib.detectors._calibration import BORDERS, Calibration, ScoreDistribution, severities
 from mllib.detectors._isolation import MAX_DEPTH, IsolationTrees, fit_trees
-from mllib.detectors._walk import compiled, in_numpy
+from mllib.detectors._walk import attribute_in_numpy, compiled, compiled_attribution, in_numpy
 from mllib.errors import BadArtifact
 from mllib.types import Severity
 
@@ -47,6 +47,43 @@ def test_both_walks_give_the_same_bits(trees):
     for rows in (0, 1, 7, 8, 63, 64, 65, 5_000):
         features = sample(rows // 2 + 1, seed=rows)[:rows] if rows else sample(2)[:0]
         assert fast(trees._trees, features).tobytes() == in_numpy(trees._trees, features).tobytes()
+
+
+def test_both_attributions_give_the_same_bits(trees):
+    fast = compiled_attribution()
+    assert (fast is None) == (compiled() is None)
+    rows = sample(1_000, seed=5)
+    for count in (0, 1, 63, 65, 1_000):
+        slow = attribute_in_numpy(trees._trees, trees._expected, rows[:count])
+        assert fast is None or fast(trees._trees, trees._expected, rows[:count]).tobytes() == slow.tobytes()
+        assert trees.attributions(rows[:count]).tobytes() == (slow / 30).tobytes()
+
+
+def test_attributions_of_every_row_add_up_to_what_its_paths_are_shorter(trees):
+    rows = sample(4_000, seed=6) * 2
+    parts = trees.attributions(rows)
+    assert parts.shape == rows.shape
+    np.testing.assert_allclose(parts.sum(axis=1), trees.usual_path - trees.paths(rows), rtol=0, atol=1e-9)
+    # The paths are those of the score: 2^(-path / c).
+    average = trees._normaliser / 30
+    np.testing.assert_allclose(np.exp2(-trees.paths(rows) / average), trees.scores(rows), rtol=1e-12)
+
+
+def test_what_a_node_expects_is_the_mean_over_the_rows_it_was_grown_on():
+    # Fewer rows than a subsample: every tree is grown on all of them, so the mean over them is known.
+    rows = sample(200)
+    trees = fit_trees(rows, n_estimators=20, seed=3)
+    assert trees.usual_path == pytest.approx(trees.paths(rows).mean(), abs=1e-9)
+
+
+def test_a_feature_that_is_never_asked_for_has_no_part_and_an_outlying_one_has_most():
+    rows = sample(1_000)
+    rows[:, 3] = 1.0
+    rows[0, 2] = 40.0
+    parts = fit_trees(rows, n_estimators=100, seed=4).attributions(rows[:1])[0]
+    assert parts[3] == 0
+    assert parts.argmax() == 2
+    assert parts[2] > parts.sum() / 2
 
 
 def test_a_value_at_the_split_goes_left_as_in_scikit_learn():

@@ -118,6 +118,7 @@ def test_how_the_stream_is_cut_changes_nothing() -> None:
         "raw_score": pl.Float32,
         "is_anomaly": pl.Boolean,
         "severity": pl.Int16,
+        "explanation": pl.String,
     }
     for sizes in ((1_000,), (1, 2_998, 1), (7, 13, 500)):
         assert predictions(*in_chunks(frame, *sizes)).equals(whole)

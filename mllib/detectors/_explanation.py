@@ -1,0 +1,263 @@
+"""Why a row is an anomaly, in the reader's terms: which features, how unusual each is, and what to look at.
+
+An isolation forest calls a row anomalous because its paths are short. The **excess** of a row is the number of splits
+by which its paths are shorter than those of an average row, and every split on the way is credited to the feature that
+was asked, so that the parts of all features add up to the excess (``IsolationTrees.attributions``). Features that are
+one thing to a reader, such as the sine and cosine of an hour, are added up to groups.
+
+An explanation is JSON, well below 1 kB, and a function of the row, its features and the model alone. Text out of a
+log stands in it as a value of at most 40 characters and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from mllib.detectors._isolation import IsolationTrees
+from mllib.errors import BadArtifact
+
+AT_MOST = 5
+"""Features that an explanation names; those after the third only if they have at least MIN_SHARE of the excess."""
+
+MIN_SHARE = 0.05
+NORMAL = (0.05, 0.95)
+"""The quantiles of the training sample between which a number is normal."""
+
+MAX_TEXT = 40
+_CHANGES = 3  # so many of a row's leading features are tried, one by one, for a value that would make it normal
+
+F = TypeVar("F", np.float32, np.float64)
+Codes = Callable[[NDArray[np.float32]], NDArray[np.int64]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A feature that is a number to the reader too."""
+
+    name: str
+    column: int
+    unit: str | None = None
+    advice: str
+
+    @property
+    def columns(self) -> range:
+        return range(self.column, self.column + 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Category:
+    """Columns that stand for one of several values: an hour, a level, a service."""
+
+    name: str
+    columns: range
+    codes: Codes  # from these columns, shape (n, len(columns)), to a number below ``size``
+    size: int
+    labels: tuple[str, ...] | None = None  # what the codes are called; None: the text in column ``name`` of the log
+    advice: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Words:
+    """Columns that weigh the words of a message."""
+
+    name: str
+    columns: range
+    terms: tuple[str, ...]
+    advice: str
+
+
+Group = Figure | Category | Words
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Usual:
+    """What the training sample looked like: the normal range of each figure, how often each category was seen."""
+
+    ranges: NDArray[np.float64]  # (figures, 2), the quantiles NORMAL
+    shares: NDArray[np.float64]  # of all categories' codes, one category after the other
+
+    @classmethod
+    def of(cls, groups: Sequence[Group], features: NDArray[np.float32]) -> Usual:
+        figures = [group.column for group in groups if isinstance(group, Figure)]
+        shares = [
+            np.bincount(group.codes(_part(features, group)), minlength=group.size) / len(features)
+            for group in groups
+            if isinstance(group, Category)
+        ]
+        ranges = np.quantile(features[:, figures].astype(np.float64), NORMAL, axis=0).T
+        return cls(ranges=np.ascontiguousarray(ranges), shares=np.concatenate([*shares, np.empty(0)]))
+
+    @classmethod
+    def load(cls, arrays: Mapping[str, NDArray[Any]], groups: Sequence[Group]) -> Usual:
+        """Raises BadArtifact unless the arrays are those that ``arrays`` gives for these groups."""
+        figures = sum(isinstance(group, Figure) for group in groups)
+        codes = sum(group.size for group in groups if isinstance(group, Category))
+        found = []
+        for name, shape in (("normal_ranges", (figures, 2)), ("shares_seen", (codes,))):
+            values = arrays.get(name, None if 0 not in shape else np.empty(shape))
+            if values is None or values.shape != shape or values.dtype != np.float64 or not np.isfinite(values).all():
+                raise BadArtifact(
+                    f"The stored {name.replace('_', ' ')} are not those of the model's features. "
+                    "Roll back to another version, or train again."
+                )
+            found.append(values)
+        return cls(ranges=found[0], shares=found[1])
+
+    @property
+    def arrays(self) -> dict[str, NDArray[np.float64]]:
+        arrays = {"normal_ranges": self.ranges, "shares_seen": self.shares}
+        return {name: values for name, values in arrays.items() if values.size}
+
+
+class Explainer:
+    """Explains rows that a forest calls anomalous. ``groups`` cover all of its features, in order."""
+
+    def __init__(self, groups: Sequence[Group], trees: IsolationTrees, usual: Usual) -> None:
+        self._groups = groups
+        self._trees = trees
+        self._advice = [json.dumps(group.advice) for group in groups]
+        ranges, shares = iter(usual.ranges.tolist()), iter(usual.shares.tolist())
+        self._limits = np.array(
+            [[0.0, -np.inf, np.inf]] * len(groups)
+        )  # column, normal range; no limits but of figures
+        self._changed: list[str] = []
+        self._heads: list[str] = []  # how the entry of each group begins
+        self._seen: dict[int, list[str]] = {}
+        for place, group in enumerate(groups):
+            head = f'{{"name":{_text(group.name)}'
+            if isinstance(group, Figure) and group.unit is not None:
+                head += f',"unit":{_text(group.unit)}'
+            self._changed.append(f"{head},")
+            if isinstance(group, Figure):
+                low, high = (float(_number(end)) for end in next(ranges))  # what is said is what is tried
+                self._limits[place] = group.column, low, high
+                head += f',"normal":[{_number(low)},{_number(high)}]'
+            elif isinstance(group, Category):
+                self._seen[place] = [_number(next(shares)) for _ in range(group.size)]
+            self._heads.append(head)
+
+    def explain(self, lines: pl.DataFrame, features: NDArray[np.float32], threshold: float) -> list[str]:
+        """The explanation of each of ``lines``, whose features are ``features``; JSON texts in the same order."""
+        if not len(features):
+            return []
+        parts = self._trees.attributions(features)
+        # Added column by column: the order of a sum along rows could depend on how many rows there are.
+        grouped = np.zeros((len(parts), len(self._groups)))
+        for place, group in enumerate(self._groups):
+            for column in group.columns:
+                grouped[:, place] += parts[:, column]
+        paths = self._trees.paths(features)
+        usual_path = self._trees.usual_path
+        leading = np.argsort(-grouped, axis=1, kind="stable")[:, :AT_MOST]
+        changes = self._changes(features, leading, threshold)
+        values = [self._values(place, lines, features, parts) for place in range(len(self._groups))]
+        texts = []
+        for row, (path, order, of_group) in enumerate(
+            zip(paths.tolist(), leading.tolist(), grouped.tolist(), strict=True)
+        ):
+            excess = usual_path - path
+            head = f'{{"excess":{excess:.3f},"path":{path:.3f},"usual_path":{usual_path:.3f}'
+            if excess <= 0:
+                # Possible only where somebody put the threshold below the score of an average row.
+                texts.append(head + ',"note":"its paths are no shorter than usual: the threshold is very low"}')
+                continue
+            entries, other = [], excess
+            for rank, place in enumerate(order):
+                share = of_group[place] / excess
+                if share <= 0 or (rank >= 3 and share < MIN_SHARE):
+                    break
+                other -= of_group[place]
+                entries.append(f'{self._heads[place]},{values[place](row)},"share":{share:.4f}}}')
+            text = f'{head},"features":[{",".join(entries)}],"other":{round(other / excess, 4) + 0.0}'
+            text += f',"look_at":{self._advice[order[0]]}'
+            if row in changes:
+                text += f',"normal_with":{changes[row]}'
+            texts.append(text + "}")
+        return texts
+
+    def _changes(self, features: NDArray[np.float32], leading: NDArray[np.int64], threshold: float) -> dict[int, str]:
+        """For rows that one figure out of its normal range makes anomalous: the nearest normal value.
+
+        Each is tried before it is said: the row is scored with that feature changed, and the others as they are.
+        """
+        found: dict[int, str] = {}
+        for rank in range(min(_CHANGES, leading.shape[1])):
+            column, low, high = self._limits[leading[:, rank]].T
+            column = column.astype(np.intp)
+            value = features[np.arange(len(features)), column]
+            outside = (value < low) | (value > high)
+            rows = np.array([row for row in np.flatnonzero(outside).tolist() if row not in found], dtype=np.intp)
+            if not len(rows):
+                continue
+            nearest = np.clip(value, low, high)[rows]
+            changed = features[rows]
+            changed[np.arange(len(rows)), column[rows]] = nearest
+            works = self._trees.scores(changed) < threshold
+            for row, normal in zip(rows[works].tolist(), nearest[works].tolist(), strict=True):
+                place = leading[row, rank]
+                found[row] = f'{self._changed[place]}"value":{_number(normal)}}}'
+        return found
+
+    def _values(
+        self, place: int, lines: pl.DataFrame, features: NDArray[np.float32], parts: NDArray[np.float64]
+    ) -> Callable[[int], str]:
+        """A function that says what a group is in a row, as JSON members."""
+        group = self._groups[place]
+        if isinstance(group, Figure):
+            column = features[:, group.column].tolist()
+            return lambda row: f'"value":{_number(column[row])}'
+        if isinstance(group, Category):
+            codes = group.codes(_part(features, group)).tolist()
+            labels = None if group.labels is None else [_text(label) for label in group.labels]
+            texts = _texts(lines[group.name]) if labels is None else [labels[code] for code in codes]
+            seen = self._seen[place]
+            return lambda row: f'"value":{texts[row]},"seen":{seen[codes[row]]}'
+        known = _part(features, group) > 0
+        weights = np.where(known, _part(parts, group), 0.0)[:, : len(group.terms)]
+        best = np.argsort(-weights, axis=1, kind="stable")[:, :3]
+        told = np.take_along_axis(weights, best, axis=1) > 0
+        terms_said = [_text(term) for term in group.terms]
+        chosen = [
+            [terms_said[term] for term, some in zip(terms, positive, strict=True) if some]
+            for terms, positive in zip(best.tolist(), told.tolist(), strict=True)
+        ]
+        return lambda row: f'"words":[{",".join(chosen[row])}]'
+
+
+def _part(columns: NDArray[F], group: Group) -> NDArray[F]:
+    return columns[:, group.columns.start : group.columns.stop]
+
+
+def one_hot_codes(columns: NDArray[np.float32]) -> NDArray[np.int64]:
+    """The column that is 1, counted from 1; 0 where none is. Of as many values as there are columns, and one."""
+    codes: NDArray[np.int64] = np.where(columns.any(axis=1), columns.argmax(axis=1) + 1, 0)
+    return codes
+
+
+def _texts(values: pl.Series) -> list[str]:
+    """``_text`` of each value, once for each that occurs."""
+    written = values.to_list()
+    known = {value: _text(value) for value in set(written)}
+    return [known[value] for value in written]
+
+
+def _text(value: str | None) -> str:
+    """A JSON string of at most MAX_TEXT characters that PostgreSQL takes as well; null stays null."""
+    if value is None:
+        return "null"
+    clipped = value if len(value) <= MAX_TEXT else value[: MAX_TEXT - 1] + "…"
+    # A null character cannot be stored, and nothing that steers a terminal or turns text around belongs here.
+    plain = clipped if clipped.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in clipped)
+    return json.dumps(plain, ensure_ascii=False)
+
+
+def _number(value: float) -> str:
+    """Four significant digits, or all of those before the point, as JSON."""
+    return f"{value:.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
