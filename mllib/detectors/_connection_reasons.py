@@ -7,6 +7,7 @@ undone. An explanation is JSON, well below 1 kB, and a function of the connectio
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,15 +17,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from mllib.detectors._connection_features import FEATURES, FLAGS, LOGARITHMIC, NUMBERS, PROTOCOLS
+from mllib.detectors._explanation import AT_MOST, MIN_SHARE, NORMAL, plain_text
 from mllib.errors import BadArtifact
-
-AT_MOST = 5
-"""Features that an explanation names; those after the third only if they have at least MIN_SHARE of the excess."""
-
-MIN_SHARE = 0.05
-MAX_TEXT = 40
-NORMAL = (0.05, 0.95)
-"""The quantiles of normal connections between which a number is normal."""
 
 _AT = {name: place for place, name in enumerate(FEATURES)}
 
@@ -83,6 +77,9 @@ GROUPS = (
 )
 
 
+_ADVICE = tuple(json.dumps(group.advice) for group in GROUPS)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Normal:
     """What normal connections looked like."""
@@ -115,54 +112,60 @@ class Normal:
         return {"normal_ranges": self.ranges, "normal_means": self.means}
 
 
-def explanations(
-    lines: pl.DataFrame, features: NDArray[np.float32], parts: NDArray[np.float64], normal: Normal
-) -> list[str]:
-    """One JSON text per row. ``parts``, shape (rows, features), not negative, add up to each row's excess."""
-    grouped = np.stack([_added(parts, group.columns) for group in GROUPS], axis=1)
-    excess = _added(grouped, range(len(GROUPS)))
-    leading = np.argsort(-grouped, axis=1, kind="stable")[:, :AT_MOST]
-    texts = {group.name: lines[group.text].to_list() for group in GROUPS if group.text}
-    return [
-        _explanation(row, features[row], grouped[row], float(excess[row]), leading[row].tolist(), texts, normal)
-        for row in range(len(features))
-    ]
+class Reasons:
+    """Explains connections, given what normal ones looked like. What is the same for all is written once."""
 
+    def __init__(self, normal: Normal) -> None:
+        self.normal = normal
+        self._heads: list[str] = []
+        self._seen: dict[str, list[str]] = {}  # of each value of a text, those that are not known at the end
+        for group in GROUPS:
+            head: dict[str, Any] = {"name": group.name}
+            if group.unit:
+                head["unit"] = group.unit
+            if group.text is None:
+                head["normal"] = [_plain(group, float(end)) for end in normal.ranges[:, group.columns[0]]]
+            elif len(group.columns) > 1:
+                shares = normal.means[list(group.columns)].tolist()
+                self._seen[group.name] = [_json(_rounded(share)) for share in (*shares, 1 - sum(shares))]
+            self._heads.append(_json(head)[:-1])
 
-def _explanation(
-    row: int,
-    features: NDArray[np.float32],
-    grouped: NDArray[np.float64],
-    excess: float,
-    leading: list[int],
-    texts: Mapping[str, Sequence[str | None]],
-    normal: Normal,
-) -> str:
-    said: dict[str, Any] = {"excess": round(excess, 3)}
-    if excess <= 0:
-        # Possible only where somebody put the threshold below the score of an ordinary connection.
-        return json.dumps({**said, "note": "all normal connections are as odd: the threshold is very low"})
-    named = []
-    for rank, place in enumerate(leading):
-        share = float(grouped[place]) / excess
-        if share <= 0 or (rank >= 3 and share < MIN_SHARE):
-            break
-        group = GROUPS[place]
-        value: dict[str, Any] = {"name": group.name}
-        if group.unit:
-            value["unit"] = group.unit
-        if group.text:
-            value |= {"value": _text(texts[group.name][row]), "seen": _seen(group, features, normal)}
+    def explain(self, lines: pl.DataFrame, features: NDArray[np.float32], parts: NDArray[np.float64]) -> list[str]:
+        """One JSON text per row. ``parts``, shape (rows, features), not negative, add up to each row's excess."""
+        grouped = np.stack([_added(parts, group.columns) for group in GROUPS], axis=1)
+        excess = _added(grouped, range(len(GROUPS)))
+        leading = np.argsort(-grouped, axis=1, kind="stable")[:, :AT_MOST]
+        texts = {group.name: lines[group.text].to_list() for group in GROUPS if group.text}
+        said = []
+        for row, (total, order, own) in enumerate(
+            zip(excess.tolist(), leading.tolist(), features.tolist(), strict=True)
+        ):
+            text = f'{{"excess":{total:.3f}'
+            if total <= 0:
+                # Possible only where somebody put the threshold below the score of an ordinary connection.
+                said.append(text + ',"note":"all normal connections are as odd: the threshold is very low"}')
+                continue
+            entries, other = [], 1.0
+            for rank, (place, part) in enumerate(zip(order, grouped[row, order].tolist(), strict=True)):
+                share = round(part / total, 4)
+                if share <= 0 or (rank >= 3 and share < MIN_SHARE):
+                    break
+                other -= share
+                entries.append(f'{self._heads[place]},{self._value(GROUPS[place], own, texts, row)},"share":{share}}}')
+            text += f',"features":[{",".join(entries)}],"other":{round(other, 4) + 0.0}'
+            said.append(f'{text},"look_at":{_ADVICE[order[0]]}}}')
+        return said
+
+    def _value(self, group: _Group, features: list[float], texts: Mapping[str, Sequence[str | None]], row: int) -> str:
+        """What it is in a row, as JSON members; of a text also how many normal connections have it, about."""
+        if group.text is None:
+            return f'"value":{_json(_plain(group, features[group.columns[0]]))}'
+        if group.name in self._seen:
+            place = next((i for i, column in enumerate(group.columns) if features[column]), -1)
+            seen = self._seen[group.name][place]
         else:
-            ends = normal.ranges[:, group.columns[0]]
-            value |= {
-                "normal": [_plain(group, float(end)) for end in ends],
-                "value": _plain(group, float(features[group.columns[0]])),
-            }
-        named.append({**value, "share": round(share, 4)})
-    other = 1 - sum(feature["share"] for feature in named)
-    said |= {"features": named, "other": round(other, 4) + 0.0, "look_at": GROUPS[leading[0]].advice}
-    return json.dumps(said, ensure_ascii=False, separators=(",", ":"))
+            seen = _json(_rounded(10.0 ** features[group.columns[0]]))
+        return f'"value":{_json(plain_text(texts[group.name][row]))},"seen":{seen}'
 
 
 def _added(values: NDArray[np.float64], columns: Sequence[int] | range) -> NDArray[np.float64]:
@@ -173,30 +176,17 @@ def _added(values: NDArray[np.float64], columns: Sequence[int] | range) -> NDArr
     return total
 
 
-def _seen(group: _Group, features: NDArray[np.float32], normal: Normal) -> float:
-    """The share of normal connections that have the same flag, protocol or service; about, for a rare service."""
-    if len(group.columns) == 1:
-        return _rounded(10.0 ** float(features[group.columns[0]]))
-    columns = list(group.columns)
-    own = features[columns] > 0
-    return _rounded(float(normal.means[columns][own][0]) if own.any() else 1 - float(normal.means[columns].sum()))
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def _plain(group: _Group, value: float) -> float:
     if group.name == "bytes_sent_by_received":
-        return _rounded(float(np.exp(value)))
-    return _rounded(float(np.expm1(value)) if group.log else value)
+        return _rounded(math.exp(value))
+    return _rounded(math.expm1(value) if group.log else value)
 
 
 def _rounded(value: float) -> float:
     """Four significant digits, and no more than there are before the point."""
     shown = float(f"{value:.4g}") if abs(value) < 1e4 else float(round(value))
     return int(shown) if shown.is_integer() else shown
-
-
-def _text(value: str | None) -> str | None:
-    """At most MAX_TEXT characters that PostgreSQL takes as well, and that steer no terminal."""
-    if value is None:
-        return None
-    clipped = value if len(value) <= MAX_TEXT else value[: MAX_TEXT - 1] + "…"
-    return "".join(letter if letter.isprintable() else "\ufffd" for letter in clipped)

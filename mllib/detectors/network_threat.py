@@ -45,10 +45,11 @@ from mllib.detectors._autoencoder import Autoencoder, fit_autoencoder
 from mllib.detectors._calibration import Calibration, ScoreDistribution
 from mllib.detectors._class_trees import ClassTrees, from_sklearn
 from mllib.detectors._connection_features import FEATURES, MAX_NAME, MAX_SERVICES, NUMBERS, Encoder, measure
-from mllib.detectors._connection_reasons import Normal, explanations
+from mllib.detectors._connection_reasons import Normal, Reasons
 from mllib.detectors._connection_sample import ConnectionSample
-from mllib.detectors.base import FORMAT, Detector, Model, ModelState
-from mllib.errors import BadArtifact, NothingToTrainOn
+from mllib.detectors._forest import check_header, stored_numbers, unusable
+from mllib.detectors.base import FORMAT, Detector, Model, ModelState, claimed_rows
+from mllib.errors import NothingToTrainOn
 
 FALSE_ALARMS = 0.05
 """The share of normal connections above the threshold; chosen on attacks whose whole family was left out."""
@@ -83,7 +84,7 @@ class NetworkThreatModel(Model):
         self._coder = coder
         self._trees = trees
         self._unseen = unseen  # (2, n): each member's scores of normal connections it was not fitted on, ascending
-        self._normal = normal
+        self._reasons = Reasons(normal)
         self._distribution = distribution
         self._calibration = Calibration(distribution, threshold)
         self._parameters = parameters
@@ -114,14 +115,11 @@ class NetworkThreatModel(Model):
         return max(self._distribution.exceeded_by(rate), _LOWEST)
 
     def features(self, frame: pl.DataFrame) -> NDArray[np.float32]:
-        return self._encoder.features(measure(frame.filter("claimed")))
+        return self._encoder.features(measure(claimed_rows(frame)))
 
     def score(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """The raw score of each row of features."""
         return _combined(_surprises(self._unseen, _members(features, self._coder, self._trees)))
-
-    def raw_scores(self, frame: pl.DataFrame) -> NDArray[np.float64]:
-        return self.score(self.features(frame))
 
     def calibrated(self, raw: NDArray[np.float64]) -> NDArray[np.float32]:
         return self._calibration.scores(raw)
@@ -140,7 +138,7 @@ class NetworkThreatModel(Model):
         for surprise, of_member in zip(surprises, (errors.astype(np.float64), np.maximum(steps, 0.0)), strict=True):
             total = of_member.sum(axis=1, keepdims=True)
             parts += surprise[:, None] / len(surprises) * of_member / np.where(total > 0, total, 1.0)
-        return explanations(lines, features, parts, self._normal)
+        return self._reasons.explain(lines, features, parts)
 
     def state(self) -> ModelState:
         header = {
@@ -156,7 +154,7 @@ class NetworkThreatModel(Model):
             "threshold": np.array([self.threshold], dtype=np.float64),
             **self._coder.arrays,
             **self._trees.arrays,
-            **self._normal.arrays,
+            **self._reasons.normal.arrays,
             **self._distribution.arrays,
         }
         return ModelState(header=header, arrays=arrays)
@@ -219,35 +217,25 @@ class NetworkThreat(Detector):
         )
 
     def load(self, state: ModelState) -> NetworkThreatModel:
+        check_header(state, self.name)
         header, arrays = state.header, state.arrays
-        if header.get("detector") != self.name or header.get("format") != FORMAT:
-            raise BadArtifact(
-                f"This is a model of {header.get('detector')!r} in format {header.get('format')!r}, "
-                f"not of {self.name!r} in format {FORMAT}. Train {self.name} again."
-            )
-        (threshold,) = _numbers(arrays, "threshold", (1,), np.float64)
-        unseen = arrays.get("unseen", np.empty(0))
-        if unseen.ndim != 2 or not unseen.shape[1]:
-            raise _unusable("unseen")
-        unseen = _numbers(arrays, "unseen", (2, unseen.shape[1]), np.float32)
+        (threshold,) = stored_numbers(state, self.name, "threshold", 1)
         if not 0 < threshold < 1:
-            raise _unusable("threshold")
-        if (np.diff(unseen, axis=1) < 0).any():
-            raise _unusable("unseen")
+            raise unusable(self.name, "threshold")
         if not isinstance(header.get("parameters"), dict):
-            raise _unusable("parameters")
+            raise unusable(self.name, "parameters")
         return NetworkThreatModel(
             encoder=Encoder(
-                fills=_numbers(arrays, "fills", (len(NUMBERS),), np.float64),
+                fills=np.array(stored_numbers(state, self.name, "fills", len(NUMBERS))),
                 services=_services(header),
                 other_service=_share(header.get("other_service"), "other_service"),
             ),
             coder=Autoencoder(arrays, n_features=len(FEATURES)),
             trees=ClassTrees(arrays, n_features=len(FEATURES)),
-            unseen=unseen,
+            unseen=_ascending(arrays),
             normal=Normal.load(arrays),
             distribution=ScoreDistribution.load(arrays),
-            threshold=float(threshold),
+            threshold=threshold,
             parameters=header["parameters"],
         )
 
@@ -312,27 +300,22 @@ def _too_little(normal: int, attacks: int, rows: int) -> NothingToTrainOn:
     )
 
 
-def _numbers(arrays: Mapping[str, NDArray[Any]], name: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-    values = arrays.get(name)
-    if values is None or values.shape != shape or values.dtype != dtype or not np.isfinite(values).all():
-        raise _unusable(name)
-    return values
+def _ascending(arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+    unseen = arrays.get("unseen", np.empty(0))
+    fits = unseen.ndim == 2 and len(unseen) == 2 and unseen.shape[1] > 0 and unseen.dtype == np.float32
+    if not fits or not np.isfinite(unseen).all() or (np.diff(unseen, axis=1) < 0).any():
+        raise unusable(NetworkThreat.name, "unseen")
+    return unseen
 
 
 def _services(header: Mapping[str, Any]) -> dict[str, float]:
     services = header.get("services")
     if not isinstance(services, dict) or len(services) > MAX_SERVICES or any(len(name) > MAX_NAME for name in services):
-        raise _unusable("services")
+        raise unusable(NetworkThreat.name, "services")
     return {name: _share(share, "services") for name, share in services.items()}
 
 
 def _share(value: Any, name: str) -> float:
     if not isinstance(value, float) or not -100 < value < 1:
-        raise _unusable(name)
+        raise unusable(NetworkThreat.name, name)
     return value
-
-
-def _unusable(part: str) -> BadArtifact:
-    return BadArtifact(
-        f"The stored network_threat model has no usable {part}. Roll back to another version, or train again."
-    )
