@@ -211,7 +211,7 @@ def _score(conn: Connection, life: _Life, window: Window, models: Mapping[int, M
         verdict = rows.join(verdicts, on="log_id", how="left", maintain_order="left")["positive"]
         labelled, positive = verdict.is_not_null().to_numpy(), verdict.fill_null(value=False).to_numpy()
         for number, model in models.items():
-            flags = model.predict(frame)["is_anomaly"].to_numpy()
+            flags = model.raw_scores(frame) >= model.threshold
             counts[number] += count(flags, labelled, positive)
     return counts
 

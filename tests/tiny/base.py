@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any, ClassVar, Self
@@ -52,9 +53,12 @@ class TinyModel(Model):
         values = frame[self._column].cast(pl.Float64).fill_null(0).to_numpy()
         return np.column_stack([values, lately]).astype(np.float32)[frame["claimed"].to_numpy()]
 
-    def raw_scores(self, frame: pl.DataFrame) -> NDArray[np.float64]:
-        values, lately = self.features(frame).astype(np.float64).T
+    def score(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        values, lately = features.astype(np.float64).T
         return 0.95 * values / (values + 10) + 0.05 * lately / (lately + 100)
+
+    def explain(self, lines: pl.DataFrame, features: NDArray[np.float32]) -> list[str]:
+        return [json.dumps({"features": [{"name": self._column, "value": float(value)}]}) for value in features[:, 0]]
 
     def calibrated(self, raw: NDArray[np.float64]) -> NDArray[np.float32]:
         above = 0.6 + 0.4 * (raw - self._threshold) / (1 - self._threshold)
