@@ -185,7 +185,11 @@ class Detector(ABC):
     context: ClassVar[timedelta]  # how far before a row its features look
     summary: ClassVar[str]  # one sentence
     truth: ClassVar[str] = LABELS  # for classes, what holds the true one: the labels, or a column of the rows
-    tunes_threshold: ClassVar[bool] = True  # whether validation chooses the threshold; else it stays as fitted
+    learns_from_labels: ClassVar[bool] = False
+    """Whether ``fit`` learns from verdicts: its frames then have a column ``label``, see there."""
+    tunes_threshold: ClassVar[bool] = True
+    """Whether validation chooses the threshold. Otherwise a model keeps the one that ``fit`` gave it: where anomalies
+    are to be found that no label knows yet, the best threshold for known ones misses those."""
 
     def true_classes(self, truth: pl.Series) -> pl.Series:
         """The class (String) that each value of the truth means, null for one that means none.
@@ -201,6 +205,9 @@ class Detector(ABC):
 
         ``rows`` is the expected number of claimed rows: a sample is kept that is spread evenly over them. Context
         rows before the first claimed one make its windows warm. Raises NothingToTrainOn for too few rows.
+
+        With ``learns_from_labels`` the frames have one more column, ``label`` (String): the verdict on a claimed row
+        that was known at the time of the training, "0" or the name of what it is; null where there was none.
         """
 
     @abstractmethod

@@ -177,7 +177,6 @@ def score_labelled(
         compared = {name: values for name, values in dimensions.items() if name != method.truth}
     else:
         compared = dimensions
-    said = [pl.concat([_NO_CLASSES, *part]).filter(pl.Series(free)) for part in predicted]
     ts_us = rows["ts"].to_physical().to_numpy()
     return LabelledScores(
         ts_us=ts_us,
@@ -191,7 +190,7 @@ def score_labelled(
         seconds=tuple(seconds),
         excluded=excluded,
         tied={kind: int(mask.sum()) for kind, mask in tied.items()},
-        classed=_classed(rows, said) if truth.classes else None,
+        classed=_classed(rows, predicted, free) if truth.classes else None,
     )
 
 
@@ -223,7 +222,10 @@ def _classes(model: Model, features: npt.NDArray[np.float32]) -> pl.Series:
     return pl.Series(model.classes, dtype=pl.String).gather(pl.Series(model.classify(features)[0], dtype=pl.UInt32))
 
 
-def _classed(rows: pl.DataFrame, said: Sequence[pl.Series]) -> ClassedRows:
+def _classed(
+    rows: pl.DataFrame, predicted: Sequence[Sequence[pl.Series]], free: npt.NDArray[np.bool_]
+) -> ClassedRows:
+    said = [pl.concat([_NO_CLASSES, *part]).filter(pl.Series(free)) for part in predicted]
     names = pl.concat([rows["judged_by"].cast(pl.String), *said]).unique().sort()
     codes = [
         values.cast(pl.Enum(names)).to_physical().cast(pl.Int64).to_numpy()

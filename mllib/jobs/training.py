@@ -20,7 +20,7 @@ from mllib.detectors import detector as detector_named
 from mllib.detectors.base import LABELS, MACRO_F1, Detector, Model
 from mllib.errors import NothingToTrainOn
 from mllib.evaluation import BinaryMetrics
-from mllib.fingerprint import Fingerprint, RowHashes
+from mllib.fingerprint import Fingerprint, RowHashes, VerdictHash
 from mllib.jobs.labelled import LabelledScores, score_labelled
 from mllib.settings import PROJECT
 from mllib.slices import Slices, grain_for, plan_slices
@@ -77,7 +77,7 @@ class Fitted:
     artifact_digest: str
     rows: RowHashes
     labels_hash: str
-    """SHA-256 over ids and verdicts of the validation rows."""
+    """SHA-256 over ids and verdicts of the validation rows, and of the training rows that a detector learned from."""
     validation: BinaryMetrics | ClassMetrics
 
 
@@ -178,14 +178,32 @@ def fit(conn: Connection, method: Detector, basis: TrainingBasis) -> Fitted:
     Raises NothingToTrainOn when there are too few rows.
     """
     log.info("Training on %s: %s rows.", basis.train, f"{basis.training_rows:,}")
-    fingerprint = Fingerprint(sources.source(method.source))
+    options = basis.options
+    source = sources.source(method.source)
+    fingerprint, verdict_hash = Fingerprint(source), VerdictHash()
 
     def frames() -> Iterator[pl.DataFrame]:
+        verdicts = None
+        if method.learns_from_labels:
+            verdicts = labels.in_window(
+                conn,
+                source,
+                basis.train,
+                as_of=basis.as_of,
+                delay=options.label_delay,
+                recorded_until=basis.recorded_until,
+            ).select("log_id", "label")
         for frame in training_rows(conn, method, basis.train, basis.snapshot):
             fingerprint.add(frame)
-            yield frame
+            if verdicts is None:
+                yield frame
+            else:
+                told = frame.join(verdicts, on="log_id", how="left", maintain_order="left")
+                # A verdict on a context row is one on a row before the training window.
+                told = told.with_columns(label=pl.when("claimed").then("label"))
+                verdict_hash.add(told)
+                yield told
 
-    options = basis.options
     model = method.fit(frames(), rows=basis.training_rows, seed=options.seed)
     validation = score_labelled(
         conn,
@@ -205,7 +223,9 @@ def fit(conn: Connection, method: Detector, basis: TrainingBasis) -> Fitted:
         artifact=content,
         artifact_digest=artifacts.digest(content),
         rows=fingerprint.hashes(),
-        labels_hash=evaluation.holdout_hash(validation.ts_us, validation.log_ids, validation.truth),
+        labels_hash=verdict_hash.with_those_of(
+            evaluation.holdout_hash(validation.ts_us, validation.log_ids, validation.truth)
+        ),
         validation=validation.metrics(0, model.threshold),
     )
 

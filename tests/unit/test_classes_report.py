@@ -15,7 +15,7 @@ from mllib.report.contents import Classes, Example, ExampleGroup, Judgement, Row
 from mllib.segments import Dimension
 from mllib.types import Policy
 from tests.unit.test_classes_gate import NAMES, make_evidence, make_rows
-from tests.unit.test_report_page import HOSTILE, Elements, text
+from tests.unit.test_report_html import HOSTILE, Elements, text
 
 
 def render(*, first: bool = False, hostile: bool = False) -> str:
