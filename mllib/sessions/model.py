@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,9 +79,9 @@ class SessionModel:
     lag: Floats
     """Shape (width,): seconds by which 99 % of the sessions that have the template had it last."""
     low: Floats
-    """Shape (width,): 1 % quantile of the counts, the lower end of the normal range in explanations."""
+    """Shape (width,): 5 % quantile of the counts, the lower end of the normal range in explanations."""
     high: Floats
-    """Shape (width,): 99 % quantile."""
+    """Shape (width,): 95 % quantile."""
     ordinary_surprise: Floats
     """Median and variance of a session's largest surprise."""
     known: NDArray[np.uint16]
@@ -108,7 +108,7 @@ class SessionModel:
         to_come = missing & (sessions.observed[:, None] < self.lag)
         of_counts = np.where(to_come, 0.0, apart**2 / self.variance)
         # Most sessions may have a template, and many not: one that waits for it is like any other.
-        needed = self.center**2 / self.variance >= 1.0 / self.share
+        needed: Bools = self.center**2 / self.variance >= 1.0 / self.share
         _, bits = self.order.surprise(self.codes(sessions), sessions.of)
         worst = np.zeros(len(sessions))
         np.maximum.at(worst, sessions.of, bits)
@@ -118,7 +118,7 @@ class SessionModel:
             of_counts=of_counts,
             of_order=np.maximum(worst - middle, 0.0) ** 2 / spread / ORDER_PRICE,
             missing=missing,
-            open=(to_come & needed).any(axis=1),
+            open=np.asarray((to_come & needed).any(axis=1)),
         )
 
     def counts(self, sessions: Sessions) -> Floats:
@@ -134,20 +134,34 @@ class SessionModel:
         return [sessions.part(begin, begin + _BLOCK) for begin in range(0, len(sessions), _BLOCK)]
 
     def _scores(self, sessions: Sessions) -> Floats:
-        found = self.deviations(sessions)
+        return self.judged(self.deviations(sessions))
+
+    def judged(self, found: Deviations) -> Floats:
+        """The scores that go with deviations. Shape (sessions,)."""
         score = self._scaled(np.maximum(found.of_counts.max(axis=1, initial=0.0), found.of_order))
         if self.mode == "normal":
             seen = {row.tobytes() for row in self.known}
             score[[row.tobytes() in seen for row in as_known(found.counts)]] *= _KNOWN
         if self.trees is not None:
-            learnt = self.trees.scores(np.log1p(found.counts).astype(np.float32))[:, 0]
-            # Where no labelled normal session deviates, nothing speaks against the deviation.
-            alone = self._scaled(found.of_counts[:, self.excused == 0].max(axis=1, initial=0.0))
-            score = np.maximum(_rescaled(learnt), np.where(alone >= ANOMALY, alone, 0.0))
+            score = np.maximum(self.learnt(found.counts), self.unexcused(found))
         lacking = np.where(found.missing, found.of_counts, 0.0).max(axis=1, initial=0.0)
         waiting = found.open & (self._scaled(lacking) < ANOMALY) & (score >= ANOMALY)
         # Below the threshold, above the ordinary, and still in their order.
         return np.where(waiting, ANOMALY - 0.1 + 0.09 * score, score)
+
+    def learnt(self, counts: Floats) -> Floats:
+        """What the trees say. Shape (sessions,); 0 without trees."""
+        if self.trees is None:
+            return np.zeros(len(counts))
+        return _rescaled(self.trees.scores(tree_rows(counts))[:, 0])
+
+    def unexcused(self, found: Deviations) -> Floats:
+        """What deviations are worth in which no labelled normal session shares: nothing speaks against them.
+
+        Shape (sessions,); 0 below the threshold.
+        """
+        alone = self._scaled(found.of_counts[:, self.excused == 0].max(axis=1, initial=0.0))
+        return np.where(alone >= ANOMALY, alone, 0.0)
 
     def _scaled(self, deviation: Floats) -> Floats:
         """0.6 at a deviation of ``1 / share``."""
@@ -180,7 +194,7 @@ class SessionModel:
             header.get("detector") == NAME
             and isinstance(templates, list)
             and all(isinstance(template, str) for template in templates)
-            and mode in get_args(Mode)
+            and (mode == "unlabelled" or mode == "normal" or mode == "labelled")
             and isinstance(share, float)
             and 0 < share < 1
             and isinstance(sessions, int)
@@ -219,6 +233,11 @@ def count(sessions: Sessions, codes: Ints, width: int) -> Floats:
 def as_known(counts: Floats) -> NDArray[np.uint16]:
     """Counts as ``SessionModel.known`` keeps them."""
     return np.minimum(counts, np.iinfo(np.uint16).max).astype(np.uint16)
+
+
+def tree_rows(counts: Floats) -> NDArray[np.float32]:
+    """Counts as the trees see them."""
+    return np.log1p(counts).astype(np.float32)
 
 
 def _rescaled(probability: Floats) -> Floats:

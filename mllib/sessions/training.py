@@ -19,9 +19,10 @@ import numpy as np
 
 from mllib.detectors._calibration import ANOMALY
 from mllib.detectors._class_trees import MAX_DEPTH, ClassTrees, from_sklearn
+from mllib.detectors._explanation import NORMAL
 from mllib.errors import NothingToTrainOn
 from mllib.sessions.gathering import Bools, Floats, Ints, Sessions
-from mllib.sessions.model import Mode, SessionModel, as_known, count
+from mllib.sessions.model import Mode, SessionModel, as_known, count, tree_rows
 from mllib.sessions.order import Order
 
 UNLABELLED_SHARE: Final = 0.03
@@ -38,7 +39,6 @@ GUESS_WEIGHT: Final = 0.1
 TREES: Final = 200
 _FOLD_TREES, _FOLDS = 50, 5
 _LAG = 0.99
-_RANGE = (0.01, 0.99)
 _RIDGE = 1.0  # one made-up session that deviates by one line: keeps the variance of constant counts above 0
 
 
@@ -55,9 +55,7 @@ def fit(sessions: Sessions, *, labels: Mapping[str, bool] | None = None, seed: i
     if anomalies and normal:
         base = _fit_counts(sessions, everyone, mode="labelled", share=UNLABELLED_SHARE)
         beyond = base.deviations(sessions).of_counts[truth == 0] >= 1.0 / base.share
-        return replace(
-            base, excused=beyond.sum(axis=0).astype(np.int64), trees=_fit_trees(base, sessions, truth, seed)
-        )
+        return replace(base, excused=beyond.sum(axis=0).astype(np.int64), trees=_fit_trees(base, sessions, truth, seed))
     if normal >= MIN_SESSIONS:
         return _fit_counts(sessions, truth == 0, mode="normal", share=NORMAL_SHARE)
     return _fit_counts(sessions, everyone, mode="unlabelled", share=UNLABELLED_SHARE)
@@ -127,7 +125,7 @@ def _usual(counts: Floats, observed: Floats, lag: Floats) -> tuple[Floats, Float
     by_one = (np.log1p(np.expm1(center) + 1.0) - center) ** 2
     squares = (told - center) ** 2
     variance = (np.nansum(squares, axis=0) + _RIDGE * by_one) / (np.isfinite(told).sum(axis=0) + _RIDGE)
-    low, high = np.nanquantile(np.expm1(told), _RANGE, axis=0)
+    low, high = np.nanquantile(np.expm1(told), NORMAL, axis=0)
     return center, variance, np.rint(low), np.rint(high)
 
 
@@ -136,7 +134,7 @@ def _fit_trees(base: SessionModel, sessions: Sessions, truth: Ints, seed: int) -
     from sklearn.ensemble import ExtraTreesClassifier
     from sklearn.model_selection import StratifiedKFold
 
-    rows = np.log1p(base.counts(sessions)).astype(np.float32)
+    rows = tree_rows(base.counts(sessions))
     guess = base.scores(sessions) >= ANOMALY
     _, kind = np.unique(rows, axis=0, return_inverse=True)
     labelled = np.flatnonzero(truth >= 0)

@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument(
         "--data",
         type=Path,
-        help="folder of the data set, for bgl, hdfs, hdfs_sessions and nsl_kdd; replay takes BGL out of it instead of generated logs",
+        help="folder of the data set, for bgl, hdfs, hdfs_sessions and nsl_kdd; replay takes BGL out of it",
     )
     chosen = parser.parse_args()
     if chosen.name in NEED_DATA and chosen.data is None:
