@@ -49,6 +49,21 @@ class Sessions:
         last = np.cumsum(self.lines) - 1
         return self.since[last] if len(self) else np.empty(0)
 
+    def take(self, places: Ints) -> Sessions:
+        """Some of the sessions; ``places`` are ascending."""
+        chosen = np.zeros(len(self), dtype=bool)
+        chosen[places] = True
+        mine = chosen[self.of]
+        return Sessions(
+            names=self.names.gather(places),
+            of=(np.cumsum(chosen) - 1)[self.of[mine]],
+            template=self.template[mine],
+            templates=self.templates,
+            since=self.since[mine],
+            started=self.started.gather(places),
+            observed=self.observed[places],
+        )
+
     def part(self, begin: int, end: int) -> Sessions:
         """The sessions from ``begin`` up to ``end``, that one left out."""
         first, last = np.searchsorted(self.of, [begin, end])

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -140,14 +141,17 @@ class SessionModel:
         """The scores that go with deviations. Shape (sessions,)."""
         score = self._scaled(np.maximum(found.of_counts.max(axis=1, initial=0.0), found.of_order))
         if self.mode == "normal":
-            seen = {row.tobytes() for row in self.known}
-            score[[row.tobytes() in seen for row in as_known(found.counts)]] *= _KNOWN
+            score[[row.tobytes() in self._known_rows for row in as_known(found.counts)]] *= _KNOWN
         if self.trees is not None:
             score = np.maximum(self.learnt(found.counts), self.unexcused(found))
         lacking = np.where(found.missing, found.of_counts, 0.0).max(axis=1, initial=0.0)
         waiting = found.open & (self._scaled(lacking) < ANOMALY) & (score >= ANOMALY)
         # Below the threshold, above the ordinary, and still in their order.
         return np.where(waiting, ANOMALY - 0.1 + 0.09 * score, score)
+
+    @cached_property
+    def _known_rows(self) -> frozenset[bytes]:
+        return frozenset(row.tobytes() for row in self.known)
 
     def learnt(self, counts: Floats) -> Floats:
         """What the trees say. Shape (sessions,); 0 without trees."""

@@ -32,6 +32,9 @@ NORMAL_SHARE: Final = 0.01
 """The same when all training sessions are known to be normal."""
 
 MIN_SESSIONS: Final = 50
+MAX_SESSIONS: Final = 50_000
+"""Of more, so many are learned from, spread evenly over time; those with a label come first."""
+
 MAX_TEMPLATES: Final = 300
 """The templates that most sessions have. Rarer ones share the last column with those never seen."""
 
@@ -50,6 +53,9 @@ def fit(sessions: Sessions, *, labels: Mapping[str, bool] | None = None, seed: i
     """
     given = labels or {}
     truth = np.array([-1 if (known := given.get(name)) is None else int(known) for name in sessions.names], dtype=int)
+    if len(sessions) > MAX_SESSIONS:
+        places = _sample(truth)
+        sessions, truth = sessions.take(places), truth[places]
     everyone = np.ones(len(sessions), dtype=bool)
     normal, anomalies = int((truth == 0).sum()), int((truth == 1).sum())
     if anomalies and normal:
@@ -59,6 +65,15 @@ def fit(sessions: Sessions, *, labels: Mapping[str, bool] | None = None, seed: i
     if normal >= MIN_SESSIONS:
         return _fit_counts(sessions, truth == 0, mode="normal", share=NORMAL_SHARE)
     return _fit_counts(sessions, everyone, mode="unlabelled", share=UNLABELLED_SHARE)
+
+
+def _sample(truth: Ints) -> Ints:
+    labelled = _even(np.flatnonzero(truth >= 0), MAX_SESSIONS)
+    return np.sort(np.concatenate([labelled, _even(np.flatnonzero(truth < 0), MAX_SESSIONS - len(labelled))]))
+
+
+def _even(places: Ints, most: int) -> Ints:
+    return places if len(places) <= most else places[np.arange(most) * len(places) // max(most, 1)]
 
 
 def _fit_counts(sessions: Sessions, used: Bools, *, mode: Mode, share: float) -> SessionModel:

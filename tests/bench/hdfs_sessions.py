@@ -3,12 +3,14 @@
 Three ways to train: no labels, normal blocks only, labels of 10 %. Seeds vary which 90 % of the earlier blocks are
 learned from, or which 10 % are labelled. An isolation forest and a principal component analysis over the same
 template counts stand beside it; where there are no labels they take the share of anomalies that the session view
-assumes too, where there are only normal blocks they flag what is beyond 99 % of those.
+assumes too, where there are only normal blocks they flag what is beyond 99 % of those. So does the session view itself
+without its patience with open sessions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -82,6 +84,9 @@ def measure(lines: pl.DataFrame, names: list[str], truth: Bools, cut: tuple[int,
         for way, learnt, labels in (("none", most, {}), ("normal", most, normal), ("10 %", earlier, tenth)):
             model = sessions.fit(learnt, labels=labels, seed=seed)
             found.setdefault(("session view", way), []).append(f1(positive, model.scores(later) >= ANOMALY))
+            seen = model.deviations(later)
+            strict = model.judged(replace(seen, open=np.zeros_like(seen.open))) >= ANOMALY
+            found.setdefault(("the same, open sessions as any", way), []).append(f1(positive, strict))
             if way == "10 %":
                 continue
             rows = np.log1p(model.counts(learnt))

@@ -13,7 +13,7 @@ from mllib import artifacts, sessions
 from mllib.detectors.base import ModelState
 from mllib.errors import BadArtifact, BadInput, NothingToTrainOn
 from mllib.jobs.evaluating_sessions import evaluate_sessions
-from mllib.sessions import SessionModel
+from mllib.sessions import SessionModel, training
 from mllib.sessions.explanation import explain
 from tests.factories import START
 from tests.session_factories import END, STEPS, frame, lines, ordinary
@@ -191,6 +191,24 @@ def test_too_few_sessions_are_not_learned_from() -> None:
 def test_a_few_normal_labels_are_as_good_as_none() -> None:
     model = sessions.fit(gather(frame(*ordinary())), labels={"job-1": False, "of another log": True})
     assert model.mode == "unlabelled"
+
+
+def test_of_very_many_sessions_a_sample_is_learned_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "MAX_SESSIONS", 80)
+    asked = gather(frame(*ordinary(200)))
+    labels = {f"job-{n}": n == 199 for n in range(150, 200)}
+    model = sessions.fit(asked, labels=labels)
+    assert (model.mode, model.sessions) == ("labelled", 80)
+    assert sessions.fit(asked).sessions == 80
+    assert model.scores(gather(frame(BROKEN["unseen"])))[0] >= 0.6
+
+
+def test_taken_sessions_are_those_of_the_whole() -> None:
+    rows = frame(lines("a"), lines("b", steps=STEPS[:2]), lines("c", at=START + timedelta(minutes=1)))
+    some = gather(rows).take(np.array([1, 2]))
+    assert (some.names.to_list(), some.lines.tolist()) == (["b", "c"], [3, 5])
+    assert some.started.to_list() == gather(rows).started.to_list()[1:]
+    assert some.templates.gather(some.template).to_list() == [*STEPS[:2], "job removed", *STEPS, "job removed"]
 
 
 def state_with(model: SessionModel, **changes: object) -> ModelState:
