@@ -95,6 +95,8 @@ def score_sessions(engine: Engine, window: Window, *, top: int = 10, seed: int =
 def _scored(model: SessionModel, asked: Sessions) -> list[ScoredSession]:
     scores = model.scores(asked)
     unfinished = model.is_open(asked)
+    anomalies = np.flatnonzero(scores >= ANOMALY)
+    why = dict(zip(anomalies.tolist(), explain(model, asked, anomalies), strict=True))
     return [
         ScoredSession(
             trace_id=name,
@@ -105,7 +107,7 @@ def _scored(model: SessionModel, asked: Sessions) -> list[ScoredSession]:
             score=score,
             is_anomaly=score >= ANOMALY,
             severity=severity,
-            explanation=explain(model, asked, row) if score >= ANOMALY else None,
+            explanation=why.get(row),
         )
         for row, (name, start, lasted, count, is_open, score, severity) in enumerate(
             zip(

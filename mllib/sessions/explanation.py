@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any, Final
 
 import numpy as np
 
 from mllib.detectors._calibration import ANOMALY
 from mllib.detectors._explanation import AT_MOST, MIN_SHARE, plain_text
-from mllib.sessions.gathering import Floats, Sessions
+from mllib.sessions.gathering import Floats, Ints, Sessions
 from mllib.sessions.model import Deviations, SessionModel, tree_rows
 
 MAX_TEMPLATE: Final = 80
 """Characters of a template that an explanation shows."""
+
+_BLOCK = 4096  # sessions explained at a time, which bounds the memory
 
 _LOOK_AT = {
     "missing": "what should have come after the last line of the session: who was to write it?",
@@ -25,13 +27,30 @@ _LOOK_AT = {
 }
 
 
-def explain(model: SessionModel, sessions: Sessions, row: int) -> str:
-    """Why the session at place ``row`` has its score, as JSON below 2 kB. Its form is in docs/analysts.md.
+def explain(model: SessionModel, sessions: Sessions, rows: Ints) -> list[str]:
+    """Why the sessions at the places ``rows``, ascending, have their scores: JSON objects below 2 kB, as text.
 
-    The shares are those of the whole deviation, or, where learnt trees decided, of what their questions added.
+    Their form is in docs/analysts.md. The shares are those of the whole deviation, or, where learnt trees decided, of
+    what their questions added.
     """
-    one = sessions.part(row, row + 1)
-    found = model.deviations(one)
+    texts = []
+    for begin in range(0, len(rows), _BLOCK):
+        part = sessions.take(rows[begin : begin + _BLOCK])
+        found, codes = model.deviations(part), model.codes(part)
+        borders = np.searchsorted(part.of, np.arange(len(part) + 1)).tolist()
+        for row in range(len(part)):
+            lines = slice(borders[row], borders[row + 1])
+            said = [part.templates[code] for code in part.template[lines].tolist()]
+            texts.append(_explained(model, _one(found, row), codes[lines], said))
+    return texts
+
+
+def _one(found: Deviations, row: int) -> Deviations:
+    return Deviations(**{field.name: getattr(found, field.name)[row : row + 1] for field in fields(found)})
+
+
+def _explained(model: SessionModel, found: Deviations, codes: Ints, said: list[str]) -> str:
+    """Of one session, whose lines have these codes and templates."""
     parts = _parts(model, found)
     total = parts.sum()
     entries = []
@@ -39,7 +58,7 @@ def explain(model: SessionModel, sessions: Sessions, row: int) -> str:
     for rank, place in enumerate(places):
         if parts[place] <= 0 or (rank >= 3 and parts[place] / total < MIN_SHARE):
             break
-        entries.append({**_entry(model, one, found, place), "share": round(float(parts[place] / total), 4)})
+        entries.append({**_entry(model, found, codes, said, place), "share": round(float(parts[place] / total), 4)})
     told: dict[str, Any] = {"features": entries}
     if entries:
         told["look_at"] = _LOOK_AT[entries[0]["kind"]]
@@ -55,21 +74,19 @@ def _parts(model: SessionModel, found: Deviations) -> Floats:
     return np.append(found.of_counts[0], found.of_order)
 
 
-def _entry(model: SessionModel, one: Sessions, found: Deviations, place: int) -> dict[str, Any]:
+def _entry(model: SessionModel, found: Deviations, codes: Ints, said: list[str], place: int) -> dict[str, Any]:
     if place == len(model.center):
-        codes = model.codes(one)
-        _, bits = model.order.surprise(codes, one.of)
+        bits = model.order.surprise(codes, np.zeros_like(codes))
         at = int(np.argmax(bits))
-        lines = [one.templates[int(code)] for code in one.template[max(at - 1, 0) : at + 1]]
-        pair = [plain_text(line, MAX_TEMPLATE) for line in lines]
-        return {"name": "order of lines", "kind": "out of order", "value": pair if at else ["<start>", *pair]}
+        pair = ["<start>" if at == 0 else said[at - 1], said[at]]
+        value = [plain_text(text, MAX_TEMPLATE) for text in pair]
+        return {"name": "order of lines", "kind": "out of order", "value": value}
     count, low, high = (float(values[place]) for values in (found.counts[0], model.low, model.high))
-    if place == len(model.templates):
-        first = int(np.argmax(model.codes(one) == place))
-        name, kind = one.templates[int(one.template[first])], "unseen"
-    else:
+    if place < len(model.templates):
         name, below = model.templates[place], np.log1p(count) < model.center[place]
         kind = "too many" if not below else "missing" if count == 0 else "too few"
+    else:
+        name, kind = said[int(np.argmax(codes == place))], "unseen"
     return {"name": plain_text(name, MAX_TEMPLATE), "kind": kind, "value": int(count), "normal": [int(low), int(high)]}
 
 

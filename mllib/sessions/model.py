@@ -110,7 +110,7 @@ class SessionModel:
         of_counts = np.where(to_come, 0.0, apart**2 / self.variance)
         # Most sessions may have a template, and many not: one that waits for it is like any other.
         needed: Bools = self.center**2 / self.variance >= 1.0 / self.share
-        _, bits = self.order.surprise(self.codes(sessions), sessions.of)
+        bits = self.order.surprise(self.codes(sessions), sessions.of)
         worst = np.zeros(len(sessions))
         np.maximum.at(worst, sessions.of, bits)
         middle, spread = self.ordinary_surprise

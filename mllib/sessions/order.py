@@ -42,14 +42,14 @@ class Order:
         room = np.where(total > 0, kinds / np.maximum(total + kinds, 1), 1.0)
         return cls(pairs=pairs, bits=bits, backoff=-np.log2(room), unigram=-np.log2(single))
 
-    def surprise(self, codes: Ints, of: Ints) -> tuple[Ints, Floats]:
-        """Shape (lines,) each: the template before each line, and the bits of the transition between them."""
+    def surprise(self, codes: Ints, of: Ints) -> Floats:
+        """Shape (lines,): the bits of the transition to each line from the one before it."""
         width = len(self.unigram) - 1
         before = _before(codes, of, width)
         key = before * (width + 1) + codes
         place = np.minimum(np.searchsorted(self.pairs, key), len(self.pairs) - 1)
         seen = self.pairs[place] == key
-        return before, np.where(seen, self.bits[place], self.backoff[before] + self.unigram[codes])
+        return np.where(seen, self.bits[place], self.backoff[before] + self.unigram[codes])
 
 
 def _before(codes: Ints, of: Ints, start: int) -> Ints:

@@ -1,6 +1,7 @@
 """Fits a session model. What it learns from is told apart by the labels given.
 
-- None: every session counts, and what fewer than 3 % of them do is an anomaly.
+- None: every session counts, and what fewer than 3 % of them do is an anomaly; fewer still, where that would be more
+  than a tenth of them.
 - Only normal ones: they alone count, and the bar is 1 %; a session whose counts equal those of a known normal one in
   every template is normal.
 - Some of both: extra trees on the counts. Sessions without a label take that of the labelled ones with the same
@@ -27,6 +28,9 @@ from mllib.sessions.order import Order
 
 UNLABELLED_SHARE: Final = 0.03
 """With no labels: what fewer than this share of the sessions do is an anomaly. Stated beforehand, not fitted."""
+
+MOST_ALARMS: Final = 0.1
+"""Where ordinary sessions all differ, much is rare. No more than this share of the training is called an anomaly."""
 
 NORMAL_SHARE: Final = 0.01
 """The same when all training sessions are known to be normal."""
@@ -59,12 +63,22 @@ def fit(sessions: Sessions, *, labels: Mapping[str, bool] | None = None, seed: i
     everyone = np.ones(len(sessions), dtype=bool)
     normal, anomalies = int((truth == 0).sum()), int((truth == 1).sum())
     if anomalies and normal:
-        base = _fit_counts(sessions, everyone, mode="labelled", share=UNLABELLED_SHARE)
+        base = _within_bounds(_fit_counts(sessions, everyone, mode="labelled", share=UNLABELLED_SHARE), sessions)
         beyond = base.deviations(sessions).of_counts[truth == 0] >= 1.0 / base.share
         return replace(base, excused=beyond.sum(axis=0).astype(np.int64), trees=_fit_trees(base, sessions, truth, seed))
     if normal >= MIN_SESSIONS:
         return _fit_counts(sessions, truth == 0, mode="normal", share=NORMAL_SHARE)
-    return _fit_counts(sessions, everyone, mode="unlabelled", share=UNLABELLED_SHARE)
+    return _within_bounds(_fit_counts(sessions, everyone, mode="unlabelled", share=UNLABELLED_SHARE), sessions)
+
+
+def _within_bounds(model: SessionModel, sessions: Sessions) -> SessionModel:
+    """The model with a share so small that at most MOST_ALARMS of the sessions are anomalies."""
+    score = float(np.quantile(model.scores(sessions), 1.0 - MOST_ALARMS))
+    if score < ANOMALY:
+        return model
+    # The share that puts what has this score at the threshold, and a hair more.
+    smaller = model.share * (1.0 - score) / score * ANOMALY / (1.0 - ANOMALY)
+    return replace(model, share=max(smaller * (1.0 - 1e-6), np.finfo(np.float32).tiny.item()))
 
 
 def _sample(truth: Ints) -> Ints:
@@ -91,7 +105,7 @@ def _fit_counts(sessions: Sessions, used: Bools, *, mode: Mode, share: float) ->
     lag = _lags(sessions, codes, used, width)
     center, variance, low, high = _usual(counts[used], sessions.observed[used], lag)
     order = Order.fit(codes, sessions.of, used, width)
-    _, bits = order.surprise(codes, sessions.of)
+    bits = order.surprise(codes, sessions.of)
     worst = np.zeros(len(sessions))
     np.maximum.at(worst, sessions.of, bits)
     middle = float(np.median(worst[used]))

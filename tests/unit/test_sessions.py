@@ -77,7 +77,7 @@ def test_a_model_survives_being_stored(models: dict[str, SessionModel], mode: st
 @pytest.mark.parametrize("name", sorted(set(BROKEN)))
 def test_an_explanation_names_what_is_wrong_first(models: dict[str, SessionModel], name: str) -> None:
     asked = gather(ALL)
-    told = json.loads(explain(models["unlabelled"], asked, asked.names.to_list().index(name)))
+    told = json.loads(explain(models["unlabelled"], asked, np.array([asked.names.to_list().index(name)]))[0])
     first = told["features"][0]
     expected = {
         "missing": ("sum checked", "missing", 0, [1, 1]),
@@ -96,14 +96,21 @@ def test_an_unusual_order_ranks_higher_and_is_explained(models: dict[str, Sessio
     asked = gather(frame(lines("turned", steps=STEPS[::-1]), lines("straight")))
     turned, straight = models["unlabelled"].scores(asked)
     assert turned > straight
-    told = json.loads(explain(models["unlabelled"], asked, 0))
+    told = json.loads(explain(models["unlabelled"], asked, np.array([0]))[0])
     assert told["features"][0]["kind"] == "out of order"
     assert told["features"][0]["value"] == ["<start>", "sum checked"]
 
 
+def test_an_explanation_does_not_depend_on_the_sessions_around(models: dict[str, SessionModel]) -> None:
+    asked = gather(ALL)
+    together = explain(models["unlabelled"], asked, np.arange(len(asked)))
+    assert together == [explain(models["unlabelled"], asked, np.array([row]))[0] for row in range(len(asked))]
+    assert explain(models["unlabelled"], asked, np.arange(0)) == []
+
+
 def test_trees_explain_by_what_they_asked(models: dict[str, SessionModel]) -> None:
     asked = gather(frame(lines("odd", steps=[*STEPS, "sum wrong"])))
-    first = json.loads(explain(models["labelled"], asked, 0))["features"][0]
+    first = json.loads(explain(models["labelled"], asked, np.array([0]))[0])["features"][0]
     assert (first["name"], first["kind"]) == ("sum wrong", "too many")
 
 
@@ -191,6 +198,19 @@ def test_too_few_sessions_are_not_learned_from() -> None:
 def test_a_few_normal_labels_are_as_good_as_none() -> None:
     model = sessions.fit(gather(frame(*ordinary())), labels={"job-1": False, "of another log": True})
     assert model.mode == "unlabelled"
+
+
+def test_where_sessions_all_differ_at_most_a_tenth_are_anomalies() -> None:
+    random = np.random.default_rng(0)
+    words = [f"step {chr(97 + n // 26)}{chr(97 + n % 26)}" for n in range(300)]
+    differing = frame(
+        *(
+            lines(f"s-{n}", steps=[words[place] for place in random.integers(0, 300, 12)], removed=False)
+            for n in range(400)
+        )
+    )
+    found = evaluate_sessions(differing.with_columns(label=False), differing.with_columns(label=False), labels="none")
+    assert 0 < found.metrics.alarms <= 40
 
 
 def test_of_very_many_sessions_a_sample_is_learned_from(monkeypatch: pytest.MonkeyPatch) -> None:
