@@ -14,6 +14,7 @@ def sessions(options: argparse.Namespace) -> dict[str, Any]:
     if window is None:
         raise UsageError("say which sessions: those that began --from TS --to TS")
 
+    from mllib.detectors._explanation import plain_text
     from mllib.jobs.sessions import score_sessions
 
     report = score_sessions(ready_engine(), window, top=options.top)
@@ -22,8 +23,9 @@ def sessions(options: argparse.Namespace) -> dict[str, Any]:
         f"open; by {report.trained:,} {report.mode} sessions of {report.trained_on}, in {report.seconds:.1f} s."
     )
     for one in report.top:
+        name = plain_text(one.trace_id)
         state = "open" if one.open else "over"
-        print(f"\n{one.score:.3f}  {one.trace_id}  {one.started_at:%Y-%m-%d %H:%M:%S}  {one.lines:,} lines, {state}")
+        print(f"\n{one.score:.3f}  {name}  {one.started_at:%Y-%m-%d %H:%M:%S}  {one.lines:,} lines, {state}")
         for feature in json.loads(one.explanation or "{}").get("features", ()):
             usual = f"  (usual: {_range(*feature['normal'])})" if "normal" in feature else ""
             print(f"       {feature['kind']}: {feature['name']}: {feature['value']}{usual}")

@@ -85,6 +85,19 @@ def test_a_session_belongs_to_the_window_of_its_first_line(jobs: Engine) -> None
     assert "early" not in {row[0] for row in rows(jobs, SCORES)}
 
 
+def test_a_session_whose_start_is_out_of_sight_is_not_learned_from(jobs: Engine) -> None:
+    store(jobs, lines("earlier", at=START - timedelta(minutes=30)))
+    assert score_sessions(jobs, WINDOW).trained == 200
+
+
+def test_what_steers_a_terminal_is_not_printed(jobs: Engine, dsn: str) -> None:
+    store(jobs, lines("\x1b[31mred", at=WINDOW.start + timedelta(minutes=6), steps=STEPS[:2]))
+    window = ("--from", WINDOW.start.isoformat(), "--to", WINDOW.end.isoformat())
+    shown = millrace("sessions", *window, dsn=dsn).stdout
+    assert "[31mred" in shown
+    assert "\x1b" not in shown
+
+
 def test_sessions_are_followed_beyond_the_end_of_the_window(jobs: Engine) -> None:
     last = lines("last", at=WINDOW.end - timedelta(minutes=1))
     store(jobs, last)
