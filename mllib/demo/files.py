@@ -22,10 +22,11 @@ class DemoFile:
 
 def generate_all(folder: Path) -> list[DemoFile]:
     """Write synthetic, labelled rows of every source into ``folder``, all of them from before this hour."""
+    return [*(DemoFile(path=path) for path in generate(folder)), *generate_others(folder)]
+
+
+def generate_others(folder: Path) -> list[DemoFile]:
+    """The same for every source but logs."""
     now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
     connections = generate_connections(folder / "demo-synthetic-connections.csv", rows=CONNECTIONS)
-    return [
-        *(DemoFile(path=path) for path in generate(folder, now=now)),
-        # A second apart.
-        DemoFile(path=connections, start=now - timedelta(seconds=CONNECTIONS)),
-    ]
+    return [DemoFile(path=connections, start=now - timedelta(seconds=CONNECTIONS))]  # a second apart

@@ -38,7 +38,7 @@ from (
         ts, score, severity, class as level, protocol as service,
         concat_ws(
             ': ',
-            coalesce(concat(src_ip, ' to ' || dst_ip, ' port ' || dst_port), features ->> 'service'),
+            coalesce(nullif(concat(src_ip, ' to ' || dst_ip, ' port ' || dst_port), ''), features ->> 'service'),
             explanation ->> 'look_at'
         ) as message
     from analytics.flow_predictions
