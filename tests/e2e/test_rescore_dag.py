@@ -25,7 +25,7 @@ THEN = CURRENT.replace("predictions_current", "predictions_as_of(:moment)")
 @pytest.fixture(scope="module")
 def start(local: Stack) -> datetime:
     """A time from which on there are busy hours, all of them scored."""
-    if not local.rows("select 1 from millrace.model_registry where status = 'champion'"):
+    if not local.rows("select 1 from analytics.model_history where detector = :d and status = 'champion'", d=DETECTOR):
         local.run("ingest")
         local.run(f"retrain_{DETECTOR}")
     local.run(SCORE)
