@@ -80,6 +80,8 @@ def evaluate(
     _check(method, paths, protocol)
     source = sources.source(method.source)
     rows, files = read_files([*paths, *protocol.test], source, format_name=format_name, options=options)
+    if len({file.sha256 for file in files}) < len(files):
+        raise BadInput("Two files have the same content: what is measured on must not be learned from.")
     for file in files:
         rejected = f", {file.rejected:,} rejected ({file.reason})" if file.rejected else ""
         log.info("%s: %s rows%s.", file.name, f"{file.rows:,}", rejected)
@@ -98,7 +100,7 @@ def evaluate(
         "labels_sha256": artifacts.digest(labels.read_bytes()) if labels is not None else None,
         "folds": folds,
         "figure": _mean([fold["median"]["figure"] for fold in folds]),
-        "remarks": _remarks(folds, files),
+        "remarks": _remarks(folds, files, wanted=not protocol.no_labels),
         "code_revision": code_revision(),
         "library_versions": libraries(),
         "seconds": round(time.monotonic() - started, 3),
@@ -108,8 +110,6 @@ def evaluate(
 def _check(method: Detector, paths: Sequence[Path], protocol: Protocol) -> None:
     if protocol.leave_one_out and len(paths) < 2:
         raise BadInput("To leave one file out of the training, at least two are needed.")
-    if len({path.resolve() for path in (*paths, *protocol.test)}) < len(paths) + len(protocol.test):
-        raise BadInput("A file is named twice: what is measured on must not be learned from.")
     schema = sources.source(method.source).schema
     for name in protocol.masked:
         if name not in schema or name in ("log_id", "ts", "claimed"):
@@ -287,8 +287,8 @@ def _told(method: Detector, protocol: Protocol) -> dict[str, Any]:
     }
 
 
-def _remarks(folds: Sequence[Mapping[str, Any]], files: Sequence[FileRead]) -> list[str]:
-    """What a reader of the figures should know."""
+def _remarks(folds: Sequence[Mapping[str, Any]], files: Sequence[FileRead], *, wanted: bool) -> list[str]:
+    """What a reader of the figures should know. ``wanted``: labels were to choose the threshold."""
     return [
         *(
             f"{fold['test']}: all rows measured on are of one class, of which F1 says nothing"
@@ -298,7 +298,7 @@ def _remarks(folds: Sequence[Mapping[str, Any]], files: Sequence[FileRead]) -> l
         *(
             f"{fold['test']}: validation has labels of one class or none, so the budget of alerts chose the threshold"
             for fold in folds
-            if fold["validation"] and any(seed["threshold_by"] == "budget" for seed in fold["seeds"])
+            if wanted and any(seed["threshold_by"] == "budget" for seed in fold["seeds"])
         ),
         *(
             f"{file.name}: {file.rejected:,} lines could not be read, the first {file.reason}"
