@@ -25,7 +25,7 @@ from mllib.store.database import transaction
 from mllib.store.rows import current_snapshot
 from mllib.types import Window
 from tests.db.factories import write_lines
-from tests.db.source_factories import run_line
+from tests.db.source_factories import FLOW_HEADER, flow_line, run_line
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -48,6 +48,10 @@ def runs(folder: Path) -> list[Path]:
     return [write_lines(folder / "runs.jsonl", *map(run_line, range(2_000)))]
 
 
+def flows(folder: Path) -> list[Path]:
+    return [write_lines(folder / "flows.csv", FLOW_HEADER, *map(flow_line, range(1_000)))]
+
+
 def window(part: dict[str, Any]) -> Window:
     start, last = (datetime.fromisoformat(part[name]) for name in ("from", "to"))
     return Window(start, last + timedelta(microseconds=1))
@@ -60,6 +64,7 @@ def window(part: dict[str, Any]) -> Window:
         ("log_anomaly", shop, "jsonl"),
         ("network_threat", connections, "nsl_kdd"),
         ("tiny_runs", runs, "pipeline_jsonl"),
+        ("tiny_attacks", flows, "cicflowmeter"),
         ("tiny_levels", shop, "jsonl"),
     ],
 )
