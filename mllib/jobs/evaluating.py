@@ -204,7 +204,8 @@ def _measured(method: Detector, fold: _Fold, protocol: Protocol) -> dict[str, An
     seeds, told = [], None
     for seed in protocol.seeds:
         found, rows = _of_seed(method, fold, protocol, seed)
-        log.info("%s, seed %d: %s %s.", fold.name, seed, method.metric, found["figure"])
+        figure = "not known" if found["figure"] is None else f"{found['figure']:.4f}"
+        log.info("Measured on %s, seed %d: %s %s.", fold.name, seed, method.metric, figure)
         seeds.append(found)
         told = told or {
             "judged": rows.positive.size,
