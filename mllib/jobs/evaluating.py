@@ -17,15 +17,21 @@ from mllib.detectors.base import LABELS, MACRO_F1, Detector
 from mllib.errors import BadInput
 from mllib.evaluation import holdout_hash
 from mllib.ingest.base import ParseOptions
-from mllib.ingest.files import AnyPath
 from mllib.ingest.frames import FileRead, read_files
-from mllib.ingest.reader import source_name
 from mllib.jobs.evaluation_figures import figures, medians
-from mllib.jobs.evaluation_slices import Slice, cut, frames, score_slice, true_class, verdicts, window_of
+from mllib.jobs.evaluation_slices import (
+    Slice,
+    cut,
+    frames,
+    labelled_by,
+    masked,
+    score_slice,
+    true_class,
+    verdicts,
+    window_of,
+)
 from mllib.jobs.labelled import LabelledScores
-from mllib.jobs.labelling import verdicts_of
 from mllib.jobs.training import DEFAULTS, budgeted_rate, code_revision, libraries, threshold_on, with_verdicts
-from mllib.sources import Source
 
 log = logging.getLogger(__name__)
 
@@ -86,8 +92,8 @@ def evaluate(
         rejected = f", {file.rejected:,} rejected ({file.reason})" if file.rejected else ""
         log.info("%s: %s rows%s.", file.name, f"{file.rows:,}", rejected)
     if labels is not None:
-        rows = _labelled_by(rows, labels, [*paths, *protocol.test])
-    rows = _masked(rows.with_columns(**{"class": true_class(rows, method)}), source, protocol.masked)
+        rows = labelled_by(rows, labels, [*paths, *protocol.test])
+    rows = masked(rows.with_columns(**{"class": true_class(rows, method)}), source, protocol.masked)
     folds = [_measured(method, fold, protocol) for fold in _folds(method, rows, files, len(paths), protocol)]
     return {
         "detector": detector,
@@ -116,35 +122,6 @@ def _check(method: Detector, paths: Sequence[Path], protocol: Protocol) -> None:
             raise BadInput(f"{method.source} has no column {name!r} to mask. There are: {', '.join(schema)}.")
         if method.metric == MACRO_F1 and name == method.truth:
             raise BadInput(f"{name} is what {method.name} is to tell, and is hidden from it anyway.")
-
-
-def _labelled_by(rows: pl.DataFrame, labels: Path, paths: Sequence[AnyPath]) -> pl.DataFrame:
-    """The rows with the verdicts of a CSV file, which has the columns [source,]id,label[,note]."""
-    names = [source_name(path) for path in paths]
-    if len(set(names)) < len(names):
-        raise BadInput("Two files have the same name without suffixes, so that labels cannot tell their rows apart.")
-    told = pl.DataFrame(
-        [(one.source, one.source_id, one.label) for one in verdicts_of(labels, names[0] if len(names) == 1 else None)],
-        schema={"file": pl.String, "source_id": pl.String, "told": pl.String},
-        orient="row",
-    ).unique(["file", "source_id"], keep="last", maintain_order=True)
-    on = ["file", "source_id"]
-    stray = told.join(rows, on=on, how="anti")
-    if stray.height:
-        raise BadInput(
-            f"{stray.height:,} of {told.height:,} labels in {labels.name} name no row, such as "
-            f"{stray['file'][0]}/{stray['source_id'][0]}."
-        )
-    joined = rows.join(told, on=on, how="left", maintain_order="left")
-    return joined.with_columns(label=pl.coalesce("told", "label")).drop("told")
-
-
-def _masked(rows: pl.DataFrame, source: Source, names: Sequence[str]) -> pl.DataFrame:
-    """The rows without what these columns say."""
-    full = {column.name for column in source.columns if column.never_null}
-    return rows.with_columns(
-        pl.lit("" if name in full else None, dtype=rows.schema[name]).alias(name) for name in names
-    )
 
 
 def _folds(

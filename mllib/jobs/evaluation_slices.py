@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from typing import Self
 
 import polars as pl
 
 from mllib import borders, sources
 from mllib.detectors.base import LABELS, MACRO_F1, Detector, Model
+from mllib.errors import BadInput
+from mllib.ingest.files import AnyPath
+from mllib.ingest.reader import source_name
 from mllib.jobs.labelled import Before, LabelledScores, edge_lines, score_rows
+from mllib.jobs.labelling import verdicts_of
 from mllib.sources import CLAIMED_ONLY, Source
 from mllib.types import Window
 
@@ -69,6 +74,44 @@ def cut(
         early=(pl.col("ts") < border - embargo).fill_null(True), late=(pl.col("ts") >= border).fill_null(False)
     )
     return marked["early"], marked["late"]
+
+
+def labelled_by(rows: pl.DataFrame, labels: Path, paths: Sequence[AnyPath]) -> pl.DataFrame:
+    """The rows with the verdicts of a CSV file, which has the columns [source,]id,label[,note], and counts first.
+
+    ``paths`` are the files of the rows. Raises BadInput for verdicts that name no row, or not one alone.
+    """
+    names = [source_name(path) for path in paths]
+    if len(set(names)) < len(names):
+        raise BadInput("Two files have the same name without suffixes, so that labels cannot tell their rows apart.")
+    told = pl.DataFrame(
+        [(one.source, one.source_id, one.label) for one in verdicts_of(labels, names[0] if len(names) == 1 else None)],
+        schema={"file": pl.String, "source_id": pl.String, "told": pl.String},
+        orient="row",
+    ).unique(["file", "source_id"], keep="last", maintain_order=True)
+    on = ["file", "source_id"]
+    stray = told.join(rows, on=on, how="anti")
+    if stray.height:
+        raise BadInput(
+            f"{stray.height:,} of {told.height:,} labels in {labels.name} name no row, such as "
+            f"{stray['file'][0]}/{stray['source_id'][0]}."
+        )
+    twice = rows.filter(pl.struct(on).is_duplicated()).join(told, on=on, how="semi")
+    if twice.height:
+        raise BadInput(
+            f"Labels in {labels.name} name more than one row, such as {twice['file'][0]}/{twice['source_id'][0]}. "
+            "An id has to be unique within its file."
+        )
+    joined = rows.join(told, on=on, how="left", maintain_order="left")
+    return joined.with_columns(label=pl.coalesce("told", "label")).drop("told")
+
+
+def masked(rows: pl.DataFrame, source: Source, names: Sequence[str]) -> pl.DataFrame:
+    """The rows without what these columns say."""
+    full = {column.name for column in source.columns if column.never_null}
+    return rows.with_columns(
+        pl.lit("" if name in full else None, dtype=rows.schema[name]).alias(name) for name in names
+    )
 
 
 def true_class(rows: pl.DataFrame, method: Detector) -> pl.Series:

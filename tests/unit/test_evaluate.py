@@ -237,6 +237,9 @@ def test_labels_of_a_csv_file_count_before_those_inside(tmp_path: Path) -> None:
     stray = write_lines(tmp_path / "stray.csv", "id,label", "1,0", "no-such-line,1")
     with pytest.raises(BadInput, match=r"1 of 2 labels in stray\.csv name no row, such as web/no-such-line"):
         evaluate("log_light", [path], Protocol(), labels=stray)
+    same = write_lines(tmp_path / "same.jsonl", *(json_line(n, id=str(n % 200)) for n in range(400)))
+    with pytest.raises(BadInput, match="name more than one row, such as same/"):
+        evaluate("log_light", [same], Protocol(), labels=write_lines(tmp_path / "two.csv", "id,label", "7,1"))
     nameless = log_lines(tmp_path / "mail.jsonl", 50, of_three)
     with pytest.raises(BadInput, match="names no source"):
         evaluate("log_light", [path, nameless], Protocol(), labels=csv)
