@@ -160,11 +160,11 @@ def _fold(method: Detector, name: str, rows: pl.DataFrame, test: Slice, protocol
             "are too few or too close together in time to be cut. Give more of them, or other files with --test."
         )
     if not test.own["class"].drop_nulls().len():
-        what = "label" if method.truth == LABELS else method.truth
-        raise BadInput(
-            f"No row to measure on ({name}) has a {what}, so there is nothing to measure by. "
-            "Give labels in the files, or as a CSV file with --labels."
-        )
+        if method.truth == LABELS:
+            what, remedy = "label", "Give labels in the files, or as a CSV file with --labels."
+        else:
+            what, remedy = f"{method.truth} that {method.name} tells apart", "Leave such files out."
+        raise BadInput(f"No row to measure on ({name}) has a {what}, so there is nothing to measure by. {remedy}")
     validation = None
     train = rows
     if method.tunes_threshold and not protocol.no_labels:

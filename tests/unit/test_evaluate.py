@@ -306,6 +306,11 @@ def label_of_a_run_is_an_object(folder: Path) -> dict[str, Any]:
     return {"name": "tiny_runs", "paths": [path]}
 
 
+def no_class_it_knows(folder: Path) -> dict[str, Any]:
+    path = write_lines(folder / "a.jsonl", *(json_line(n, level="TRACE", label=n % 2) for n in range(200)))
+    return {"name": "tiny_levels", "paths": [path]}
+
+
 def missing(folder: Path) -> dict[str, Any]:
     return {"paths": [folder / "missing.jsonl"]}
 
@@ -359,6 +364,7 @@ def too_few(folder: Path) -> dict[str, Any]:
         (unlabelled, "has a label, so there is nothing to measure by"),
         (label_is_a_list, "has a label, so there is nothing to measure by"),
         (label_of_a_run_is_an_object, r"no row that can be read as pipeline_jsonl \(line 1: label is no text"),
+        (no_class_it_knows, "has a level that tiny_levels tells apart, so there is nothing to measure by"),
         (missing, "There is no file"),
         (a_folder, "is not a file"),
         (no_log_at_all, "is none of those known"),
