@@ -307,8 +307,7 @@ def label_of_a_run_is_an_object(folder: Path) -> dict[str, Any]:
 
 
 def no_class_it_knows(folder: Path) -> dict[str, Any]:
-    path = write_lines(folder / "a.jsonl", *(json_line(n, level="TRACE", label=n % 2) for n in range(200)))
-    return {"name": "tiny_levels", "paths": [path]}
+    return {"name": "tiny_levels", "paths": [log_lines(folder / "a.jsonl", 400, of_three, level="TRACE")]}
 
 
 def missing(folder: Path) -> dict[str, Any]:
