@@ -70,7 +70,7 @@ def log_lines(path: Path, rows: int, level: Callable[[int], str], **keys: Any) -
                 "ts": (START + timedelta(minutes=number)).isoformat(),
                 "level": level(number),
                 "service": f"s{number % 3}",
-                "message": f"{path.stem} request {number} took {took[level(number)]}",
+                "message": f"{path.stem} request {number} took {took.get(level(number), 5)}",
                 "label": int(number % 10 == 0),
                 **keys,
             }
@@ -307,7 +307,7 @@ def label_of_a_run_is_an_object(folder: Path) -> dict[str, Any]:
 
 
 def no_class_it_knows(folder: Path) -> dict[str, Any]:
-    return {"name": "tiny_levels", "paths": [log_lines(folder / "a.jsonl", 400, of_three, level="TRACE")]}
+    return {"name": "tiny_levels", "paths": [log_lines(folder / "a.jsonl", 400, lambda number: "TRACE")]}
 
 
 def missing(folder: Path) -> dict[str, Any]:
