@@ -7,7 +7,7 @@ the steps add up to it exactly (Saabas 2014), so an explanation needs no samplin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -83,26 +83,33 @@ class ClassTrees:
             result[begin : begin + _BLOCK] = total / len(self._roots)
         return result
 
-    def contributions(self, rows: NDArray[np.float32], output: int = 0) -> NDArray[np.float64]:
+    def contributions(
+        self, rows: NDArray[np.float32], outputs: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float64]:
         """Shape (n, n_features): what the questions about each feature added to the score of each row.
 
-        With the score before any question, the mean of the roots, they add up to ``scores(rows)[:, output]`` but for
-        rounding. They do not depend on the rows around.
+        ``outputs``, shape (n,), says which of its scores; the first of all rows without it. With the score before any
+        question, the mean of the roots, they add up to ``scores(rows)[i, outputs[i]]`` but for rounding. They do not
+        depend on the rows around.
         """
         result = np.empty((len(rows), self.n_features))
-        value = self._value[:, output]
+        value, width = self._value.ravel(), self.n_outputs
+        chosen = np.zeros(len(rows), dtype=np.intp) if outputs is None else outputs
         for begin in range(0, len(rows), _BLOCK):
             block = np.ascontiguousarray(rows[begin : begin + _BLOCK])
             flat = block.ravel()
             starts = (np.arange(len(block)) * self.n_features)[:, None]
+            output = chosen[begin : begin + _BLOCK, None]
             node = np.broadcast_to(self._roots, (len(block), len(self._roots)))
+            before = value.take(node * width + output)
             added = np.zeros(block.size)
             for _ in range(self._depth):
                 place = starts + self._feature.take(node)
-                child = self._children.take(2 * node + (flat.take(place) > self._split.take(node)))
+                node = self._children.take(2 * node + (flat.take(place) > self._split.take(node)))
+                after = value.take(node * width + output)
                 # A leaf leads to itself: adds nothing. Added up tree by tree, whatever the number of rows.
-                added += np.bincount(place.ravel(), (value.take(child) - value.take(node)).ravel(), block.size)
-                node = child
+                added += np.bincount(place.ravel(), (after - before).ravel(), block.size)
+                before = after
             result[begin : begin + _BLOCK] = added.reshape(block.shape) / len(self._roots)
         return result
 
@@ -134,6 +141,14 @@ def from_sklearn(forest: Any, *, outputs: list[int], n_features: int) -> ClassTr
     sizes = [len(values) for values in parts["left"]]
     arrays["offsets"] = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     return ClassTrees(arrays, n_features=n_features)
+
+
+def joined(forests: Sequence[ClassTrees]) -> ClassTrees:
+    """The trees of several forests, which have the same features and outputs, as one."""
+    arrays = {name: np.concatenate([forest.arrays[name] for forest in forests]) for name in _DTYPES}
+    sizes = np.concatenate([np.diff(forest.arrays["offsets"]) for forest in forests])
+    arrays["offsets"] = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    return ClassTrees(arrays, n_features=forests[0].n_features)
 
 
 def _rounded_down(split: NDArray[np.float64]) -> NDArray[np.float32]:
