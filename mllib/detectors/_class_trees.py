@@ -83,9 +83,7 @@ class ClassTrees:
             result[begin : begin + _BLOCK] = total / len(self._roots)
         return result
 
-    def contributions(
-        self, rows: NDArray[np.float32], outputs: NDArray[np.int64] | None = None
-    ) -> NDArray[np.float64]:
+    def contributions(self, rows: NDArray[np.float32], outputs: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
         """Shape (n, n_features): what the questions about each feature added to the score of each row.
 
         ``outputs``, shape (n,), says which of its scores; the first of all rows without it. With the score before any

@@ -46,24 +46,20 @@ def measure(rows: pl.DataFrame) -> NDArray[np.float32]:
     A number that is missing or infinite counts as 0, as a rate over no time does; an unknown protocol too. Raises
     BadInput that names the columns that are missing, or not of the type they should be.
     """
-    types = rows.schema
-    if missing := [name for name in FIGURES if name not in types]:
+    columns = {column.name: column for column in rows.get_columns()}
+    if missing := [name for name in FIGURES if name not in columns]:
         raise BadInput(f"Flows need the columns {', '.join(missing)}, which are missing.")
-    kinds = [types[name] for name in CICFLOWMETER_FEATURES]
     # A column without any value has no type.
-    if wrong := [
-        name for name, kind in zip(FIGURES, kinds, strict=False) if not (kind.is_numeric() or kind == pl.Null)
-    ]:
+    odd = [column for name in CICFLOWMETER_FEATURES if (column := columns[name]).dtype != pl.Float64]
+    if wrong := [column.name for column in odd if not (column.dtype.is_numeric() or column.dtype == pl.Null)]:
         raise BadInput(f"Flows need numbers in the columns {', '.join(wrong)}.")
-    if types["protocol"] not in (pl.String, pl.Null):
+    if columns["protocol"].dtype not in (pl.String, pl.Null):
         raise BadInput("Flows need text in the columns protocol.")
-    numbers = rows.select(CICFLOWMETER_FEATURES)
-    if any(kind != pl.Float64 for kind in kinds):
-        numbers = numbers.cast(pl.Float64)
+    columns |= {column.name: column.cast(pl.Float64) for column in odd}
     values = np.empty((rows.height, len(FEATURES)))
-    width = len(CICFLOWMETER_FEATURES)
-    values[:, :width] = numbers.to_numpy()
-    values[:, width] = [_protocol(name) for name in rows["protocol"].to_list()]
+    for place, name in enumerate(CICFLOWMETER_FEATURES):  # one by one is faster than a selection of so many
+        values[:, place] = columns[name].to_numpy()
+    values[:, len(CICFLOWMETER_FEATURES)] = [_protocol(name) for name in columns["protocol"].to_list()]
     figures = values[:, : len(FIGURES)]
     figures[~np.isfinite(figures)] = 0.0
     np.clip(figures, -LARGEST, LARGEST, out=figures)

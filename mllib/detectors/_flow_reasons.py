@@ -45,6 +45,18 @@ def _unit(name: str) -> str | None:
     return "bytes" if any(word in name for word in ("Length", "Bytes", "Size")) and "Variance" not in name else None
 
 
+_AT = {name: place for place, name in enumerate(FEATURES)}
+_TWINS = tuple(
+    (_AT[first], _AT[second])
+    for first, second in (
+        ("Fwd Packet Length Mean", "Fwd Segment Size Avg"),
+        ("Bwd Packet Length Mean", "Bwd Segment Size Avg"),
+        ("Packet Length Mean", "Average Packet Size"),
+        ("Packet Length Std", "Packet Length Variance"),
+    )
+)
+"""Features that are one thing to a reader: CICFlowMeter says it twice."""
+
 _ADVICE = tuple(json.dumps(_advice(name)) for name in FEATURES)
 
 
@@ -63,13 +75,20 @@ class Reasons:
             self._heads.append(json.dumps(head, ensure_ascii=False, separators=(",", ":"))[:-1])
 
     def explain(
-        self, features: NDArray[np.float32], steps: NDArray[np.float64], votes: NDArray[np.float64], codes: Sequence[int]
+        self,
+        features: NDArray[np.float32],
+        steps: NDArray[np.float64],
+        votes: NDArray[np.float64],
+        codes: Sequence[int],
     ) -> list[str]:
         """One JSON text per row. ``steps``, shape of the features: what each added to the votes for the row's class.
 
         ``votes``, shape (rows, classes). The excess is what all features together added that spoke for the class.
         """
         parts = np.maximum(steps, 0.0)
+        for first, second in _TWINS:
+            parts[:, first] += parts[:, second]
+            parts[:, second] = 0.0
         excess = parts.cumsum(axis=1)[:, -1]  # one after the other, whatever the number of rows
         leading = np.argsort(-parts, axis=1, kind="stable")[:, :AT_MOST]
         others = votes.copy()

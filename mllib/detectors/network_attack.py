@@ -4,7 +4,8 @@ The first forest sees the figures of the flow and ratios of them, with every cla
 tools that come back at another pace. The second sees the plain figures, few at a time, with classes as common as they
 are: it is better at the large ones. Together they held up better on later flows than either.
 
-The raw score is the share of the votes that are for any attack: between 0 and 1, **higher is more anomalous**. From
+The raw score is the share of the votes that are for any attack, after half a vote more on each side, so that none is 0
+or 1: **higher is more anomalous**. From
 one half on the flow is an attack, and its class the attack with the most votes; below it is BENIGN. So the class and
 what is called an anomaly always agree, also when somebody moves the threshold. The confidence is the share of the
 votes for the class. The calibrated score puts the threshold at 0.6; its other borders rest on benign flows of the
@@ -19,10 +20,10 @@ refused with their names; further ones are not looked at. Labels are needed: ``0
 for others. The label ``1`` names no attack: nothing is learned from it, and no class is judged by it. Classes that have
 a single flow are left out, and so are all but the most frequent MAX_CLASSES.
 
-It works when an attack comes back in much the same form, as those of one tool do. It fails for an attack of a kind that
-it has not seen, which it takes for the nearest one it knows, or for BENIGN: a low confidence and ``network_threat`` are
-there for that. It fails too for two classes that send the same packets, as a scan from outside and the same scan from
-within, and where the shares of attacks are far from those of its training.
+It works when an attack comes back in much the same form, as those of one tool do. It fails when an attack is of a kind
+that it has not seen: it takes that for the nearest one it knows, or for BENIGN; a low confidence and ``network_threat``
+are there for that. It fails too when two classes send the same packets, as a scan from outside and the same scan from
+within, and when attacks are far rarer than in its training, so that most alarms are false.
 
 Breiman: Random forests. Machine Learning 45, 2001. Engelen, Rimmer, Joosen: Troubleshooting an intrusion detection
 dataset: the CICIDS2017 case study. 2021 (labels and figures of such flows). Saabas 2014 (the explanation of trees by
@@ -37,7 +38,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
@@ -71,8 +72,6 @@ _FORESTS: tuple[tuple[int, dict[str, Any]], ...] = (
     (len(FIGURES), {"min_samples_leaf": 1, "max_features": "sqrt", "class_weight": None}),
 )
 """Of each forest, how many of the features it sees, from the first on, and how it is grown."""
-
-_LOWEST = 1e-6  # a threshold above 0, where no benign flow has a vote against it
 
 
 class NetworkAttackModel(ClassModel):
@@ -123,7 +122,7 @@ class NetworkAttackModel(ClassModel):
 
     def expected_threshold(self, rate: float) -> float:
         """The raw score that the share ``rate`` of the benign flows reaches: so many false alarms."""
-        return min(max(self._distribution.exceeded_by(rate), _LOWEST), 1.0 - _LOWEST)
+        return self._distribution.exceeded_by(rate)
 
     def features(self, frame: pl.DataFrame) -> NDArray[np.float32]:
         return measure(claimed_rows(frame))
@@ -204,12 +203,11 @@ class NetworkAttack(Detector):
             raise _too_little(benign, attacks, sample.rows)
         features, codes = features[codes >= 0], codes[codes >= 0]
         trees, unseen = _fit_trees(features, codes, seed)
-        ordinary = codes == 0
         return NetworkAttackModel(
             classes=classes,
             trees=trees,
-            ranges=np.quantile(features[ordinary].astype(np.float64), NORMAL, axis=0),
-            distribution=ScoreDistribution.of(_raw(unseen[ordinary])),
+            ranges=np.quantile(features[codes == 0].astype(np.float64), NORMAL, axis=0),
+            distribution=ScoreDistribution.of(unseen),
             threshold=THRESHOLD,
             parameters={
                 "trees": TREES,
@@ -256,25 +254,36 @@ def _coded(kinds: NDArray[np.object_]) -> tuple[tuple[str, ...], NDArray[np.int6
 def _fit_trees(
     features: NDArray[np.float32], codes: NDArray[np.int64], seed: int
 ) -> tuple[ClassTrees, NDArray[np.float64]]:
-    """Trees whose values are the shares of each class, and the votes on each row by the trees that did not see it."""
+    """Trees whose values are the shares of each class, and the raw scores of benign flows by trees that did not see
+    them.
+    """
     from sklearn.ensemble import RandomForestClassifier
 
-    forests, unseen = [], np.zeros((len(codes), codes.max() + 1))
+    classes, benign = int(codes.max()) + 1, np.flatnonzero(codes == 0)
+    forests, votes, asked = [], np.zeros((len(benign), classes)), np.zeros((len(benign), 1))
     for number, (width, grown) in enumerate(_FORESTS):
         forest = RandomForestClassifier(
-            n_estimators=TREES, max_depth=DEPTH, random_state=2 * seed + number, oob_score=True, n_jobs=1, **grown
+            n_estimators=TREES, max_depth=DEPTH, random_state=2 * seed + number, n_jobs=1, **grown
         ).fit(features[:, :width], codes)
-        forests.append(from_sklearn(forest, outputs=list(range(unseen.shape[1])), n_features=len(FEATURES)))
-        unseen += forest.oob_decision_function_ / len(_FORESTS)
-    return joined(forests), unseen
+        forests.append(from_sklearn(forest, outputs=list(range(classes)), n_features=len(FEATURES)))
+        for tree, drawn in zip(forest.estimators_, forest.estimators_samples_, strict=True):
+            unseen = ~np.isin(benign, drawn)
+            votes[unseen] += tree.predict_proba(features[benign[unseen], :width])
+            asked[unseen] += 1
+    ever = asked[:, 0] > 0
+    return joined(forests), _raw(votes[ever] / asked[ever])
 
 
 def _raw(votes: NDArray[np.float64]) -> NDArray[np.float64]:
-    return (1.0 - votes[:, 0]).clip(0.0, 1.0)
+    """Half a vote is added on each side, so that a threshold fits below and above every score."""
+    trees = TREES * len(_FORESTS)
+    raw: NDArray[np.float64] = ((1.0 - votes[:, 0]).clip(0.0, 1.0) * trees + 0.5) / (trees + 1)
+    return raw
 
 
 def _too_little(benign: int, attacks: int, rows: int) -> NothingToTrainOn:
     return NothingToTrainOn(
         f"network_attack needs at least {MIN_BENIGN} flows labelled benign and {MIN_ATTACKS} labelled with the name of "
-        f"an attack, and got {benign} and {attacks} ({rows} rows read). Label more of them, or train on a longer window."
+        f"an attack, and got {benign} and {attacks} ({rows} rows read). Label more of them, or train on a longer "
+        "window."
     )
