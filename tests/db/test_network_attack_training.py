@@ -131,7 +131,5 @@ def test_flows_by_plain_sql_with_little_or_nonsense_in_them_are_scored(trained: 
         )
     assert scoring.score(trained, DETECTOR).scored == len(odd)
     # What is not of its type is missing, so the last one is scored as the first one.
-    found = rows(
-        trained, "select raw_score, class from millrace.predictions order by log_id desc limit :n", n=len(odd)
-    )
+    found = rows(trained, "select raw_score, class from millrace.predictions order by log_id desc limit :n", n=len(odd))
     assert found[0] == found[-1]
