@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,11 +67,8 @@ class Reasons:
         self._classes = [json.dumps(plain_text(name), ensure_ascii=False) for name in classes]
         self._heads: list[str] = []
         for name, low, high in zip(FEATURES, *ranges.tolist(), strict=True):
-            head: dict[str, Any] = {"name": name}
-            if unit := _unit(name):
-                head["unit"] = unit
-            head["normal"] = [_rounded(low), _rounded(high)]
-            self._heads.append(json.dumps(head, ensure_ascii=False, separators=(",", ":"))[:-1])
+            unit = f',"unit":"{unit}"' if (unit := _unit(name)) else ""
+            self._heads.append(f'{{"name":"{name}"{unit},"normal":[{_number(low)},{_number(high)}]')
 
     def explain(
         self,
@@ -91,33 +87,33 @@ class Reasons:
             parts[:, second] = 0.0
         excess = parts.cumsum(axis=1)[:, -1]  # one after the other, whatever the number of rows
         leading = np.argsort(-parts, axis=1, kind="stable")[:, :AT_MOST]
+        shares = np.take_along_axis(parts, leading, axis=1) / np.where(excess > 0, excess, 1.0)[:, None]
+        values = np.take_along_axis(features, leading, axis=1)
         others = votes.copy()
         others[np.arange(len(votes)), codes] = -1.0
-        second = others.argmax(axis=1)
         said = []
-        for row, (total, order) in enumerate(zip(excess.tolist(), leading.tolist(), strict=True)):
+        columns = (excess, leading, shares, values, others.argmax(axis=1), others.max(axis=1))
+        for total, *leaders, rival, confidence in zip(*(column.tolist() for column in columns), strict=True):
             text = f'{{"excess":{total:.3f}'
             if total <= 0:
                 # Possible only where somebody put the threshold below the score of an ordinary flow.
                 said.append(text + ',"note":"no feature speaks for an attack: the threshold is very low"}')
                 continue
             entries, other = [], 1.0
-            for rank, (place, part) in enumerate(zip(order, parts[row, order].tolist(), strict=True)):
-                share = round(part / total, 4)
-                if share <= 0 or (rank >= 3 and share < MIN_SHARE):
+            for rank, (place, share, value) in enumerate(zip(*leaders, strict=True)):
+                if share < 5e-5 or (rank >= 3 and share < MIN_SHARE):
                     break
                 other -= share
-                value = _rounded(float(features[row, place]))
-                entries.append(f'{self._heads[place]},"value":{value},"share":{share}}}')
-            text += f',"features":[{",".join(entries)}],"other":{round(other, 4) + 0.0},"look_at":{_ADVICE[order[0]]}'
-            rival = second[row]
-            if votes[row, rival] >= MIN_SHARE:
-                text += f',"or":{{"class":{self._classes[rival]},"confidence":{votes[row, rival]:.2f}}}'
+                entries.append(f'{self._heads[place]},"value":{_number(value)},"share":{share:.4f}}}')
+            text += (
+                f',"features":[{",".join(entries)}],"other":{max(other, 0.0):.4f},"look_at":{_ADVICE[leaders[0][0]]}'
+            )
+            if confidence >= MIN_SHARE:
+                text += f',"or":{{"class":{self._classes[rival]},"confidence":{confidence:.2f}}}'
             said.append(text + "}")
         return said
 
 
-def _rounded(value: float) -> float:
-    """Four significant digits, and no more than there are before the point."""
-    shown = float(f"{value:.4g}") if abs(value) < 1e4 else float(round(value))
-    return int(shown) if shown.is_integer() else shown
+def _number(value: float) -> str:
+    """Four significant digits, or all of those before the point, as JSON."""
+    return f"{value:.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"

@@ -150,12 +150,15 @@ class ClassModel(Model):
 
     def _predicted(self, frame: pl.DataFrame, features: NDArray[np.float32]) -> pl.DataFrame:
         codes, confidence = self.classify(features)
+        names = pl.Series("class", self.classes, dtype=pl.String)
         return (
             super()
             ._predicted(frame, features)
-            .with_columns(
-                pl.Series(self.classes, dtype=pl.String).gather(pl.Series(codes, dtype=pl.UInt32)).alias("class"),
-                pl.Series("confidence", confidence, dtype=pl.Float32),
+            .hstack(
+                [
+                    names.gather(pl.Series(codes, dtype=pl.UInt32)),
+                    pl.Series("confidence", confidence, dtype=pl.Float32),
+                ]
             )
         )
 

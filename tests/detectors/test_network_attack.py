@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from datetime import timedelta
 
 import numpy as np
@@ -10,6 +11,7 @@ import polars as pl
 import pytest
 
 from mllib.detectors import detector
+from mllib.detectors._class_walk import compiled_steps, compiled_sums, steps_in_numpy, sums_in_numpy
 from mllib.detectors._flow_features import FEATURES, FIGURES
 from mllib.detectors.base import ClassModel, ModelState
 from mllib.detectors.network_attack import BENIGN, MAX_CLASSES
@@ -220,3 +222,27 @@ def test_the_steps_in_the_trees_add_up_to_the_votes_for_each_class(attack: Class
     steps = trees.contributions(features, outputs)
     assert base[outputs] + steps.sum(axis=1) == pytest.approx(votes[np.arange(300), outputs], abs=1e-9)
     assert trees.contributions(features[7:8], outputs[7:8])[0].tolist() == steps[7].tolist()
+
+
+def test_both_walks_give_the_same_bits(attack: ClassModel) -> None:
+    trees = attack._trees  # type: ignore[attr-defined]
+    fast, credited = compiled_sums(), compiled_steps()
+    if fast is None or credited is None:
+        assert not any(map(shutil.which, ("cc", "gcc", "clang"))), "there is a compiler, and the walk was not built"
+        return
+    every = attack.features(make_flows(3_000, seed=15))
+    outputs = np.arange(3_000) % len(attack.classes)
+    for count in (0, 1, 16, 17, 2_048, 3_000):
+        rows, chosen = every[:count], outputs[:count]
+        assert fast(trees._trees, rows).tobytes() == sums_in_numpy(trees._trees, rows).tobytes()
+        slow = steps_in_numpy(trees._trees, rows, chosen)
+        assert credited(trees._trees, rows, chosen).tobytes() == slow.tobytes()
+        assert trees.contributions(rows, chosen).tobytes() == (slow / 100).tobytes()
+
+
+def test_rows_of_another_width_are_refused(attack: ClassModel) -> None:
+    trees = attack._trees  # type: ignore[attr-defined]
+    narrow = attack.features(make_flows(3))[:, :-1]
+    for ask in (trees.scores, trees.contributions):
+        with pytest.raises(ValueError, match=f"{len(FEATURES)} features are needed"):
+            ask(narrow)
