@@ -156,7 +156,7 @@ class ClassModel(Model):
             ._predicted(frame, features)
             .hstack(
                 [
-                    names.gather(pl.Series(codes, dtype=pl.UInt32)),
+                    names[pl.Series(codes, dtype=pl.UInt32)],
                     pl.Series("confidence", confidence, dtype=pl.Float32),
                 ]
             )
