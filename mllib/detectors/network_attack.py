@@ -52,6 +52,7 @@ from mllib.detectors._explanation import NORMAL
 from mllib.detectors._flow_features import FEATURES, FIGURES, measure
 from mllib.detectors._flow_reasons import Reasons
 from mllib.detectors._forest import check_header, stored_numbers, stored_words, unusable
+from mllib.detectors._labelled_sample import NORMAL as NORMAL_VERDICTS
 from mllib.detectors._labelled_sample import LabelledSample
 from mllib.detectors.base import FORMAT, MACRO_F1, ClassModel, Detector, ModelState, claimed_rows
 from mllib.errors import NothingToTrainOn
@@ -180,7 +181,7 @@ class NetworkAttack(Detector):
     tunes_threshold = False
 
     def true_classes(self, truth: pl.Series) -> pl.Series:
-        return truth.replace({"0": BENIGN, NAMELESS: None})
+        return truth.replace({**dict.fromkeys(NORMAL_VERDICTS, BENIGN), NAMELESS: None})
 
     def fit(self, frames: Iterable[pl.DataFrame], *, rows: int, seed: int = 42) -> NetworkAttackModel:
         """See ``Detector.fit``; at least MIN_BENIGN flows must be labelled benign, and MIN_ATTACKS as named attacks."""

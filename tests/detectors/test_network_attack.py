@@ -67,8 +67,17 @@ def test_false_alarms_are_as_many_as_expected(attack: ClassModel) -> None:
 
 
 def test_what_labels_mean_as_classes() -> None:
-    labels = pl.Series(["0", "worm", "1", None, "0"])
-    assert KIND.true_classes(labels).to_list() == [BENIGN, "worm", None, None, BENIGN]
+    labels = pl.Series(["0", "worm", "1", None, "normal", "BENIGN"])
+    assert KIND.true_classes(labels).to_list() == [BENIGN, "worm", None, None, BENIGN, BENIGN]
+
+
+def test_all_verdicts_that_mean_benign_are_learned_as_one_class() -> None:
+    rows = make_flows(ROWS)
+    words = pl.Series(["0", "normal", "BENIGN"] * (ROWS // 3))
+    model = KIND.fit(
+        [rows.with_columns(label=pl.when(pl.col("label") == "0").then(words).otherwise("label"))], rows=ROWS
+    )
+    assert model.parameters == fitted("network_attack").parameters
 
 
 def test_rows_that_name_no_class_or_a_single_time_are_not_learned_from() -> None:
