@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mllib.demo import generate
 from mllib.demo.connections import generate_connections
+from mllib.demo.flows import generate_flows
 
 CONNECTIONS = 12_000
 
@@ -29,4 +30,7 @@ def generate_others(folder: Path) -> list[DemoFile]:
     """The same for every source but logs."""
     now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
     connections = generate_connections(folder / "demo-synthetic-connections.csv", rows=CONNECTIONS)
-    return [DemoFile(path=connections, start=now - timedelta(seconds=CONNECTIONS))]  # a second apart
+    return [
+        DemoFile(path=generate_flows(folder / "demo-synthetic-flows.csv.gz")),
+        DemoFile(path=connections, start=now - timedelta(seconds=CONNECTIONS)),  # a second apart
+    ]
