@@ -101,8 +101,14 @@ class WordVotes:
         return share * softmax(measured[:, :-1].astype(np.float64)), (1.0 - share) * self.table[patterns(kinds)]
 
     def arrays(self, prefix: str) -> dict[str, NDArray[Any]]:
-        parts = {"terms": self.terms.digests, "idf": self.idf, "weights": self.weights, "bias": self.bias}
-        return {f"{prefix}_{name}": values for name, values in {**parts, "table": self.table}.items()}
+        parts: dict[str, NDArray[Any]] = {
+            "terms": self.terms.digests,
+            "idf": self.idf,
+            "weights": self.weights,
+            "bias": self.bias,
+            "table": self.table,
+        }
+        return {f"{prefix}_{name}": values for name, values in parts.items()}
 
     @classmethod
     def load(cls, arrays: Mapping[str, NDArray[Any]], prefix: str, classes: int) -> Self:
@@ -136,7 +142,7 @@ class WordVotes:
             Wording(pattern_texts()[seen.tolist()]),
             examples[:, 0],
             examples[:, 1],
-            np.bincount(of_example.ravel(), weight),
+            np.bincount(of_example.ravel(), weight).astype(np.float64),
             classes,
             KINDS_C,
         )
@@ -155,7 +161,8 @@ class Rarity:
     def rarities(self, places: NDArray[np.int64]) -> NDArray[np.float64]:
         """Of each place among the terms, from 0 for a term in all rows to 1 for one that is not known."""
         seen = np.where(places >= 0, self.rows_with[places] if len(self.rows_with) else 0, 0)
-        return np.log((1 + self.rows) / (1 + seen)) / np.log(1 + self.rows)
+        rarities: NDArray[np.float64] = np.log((1 + self.rows) / (1 + seen)) / np.log(1 + self.rows)
+        return rarities
 
     def measure(self, wording: Wording) -> NDArray[np.float64]:
         """Shape (texts, 1): the mean over a text's terms; 0 for a text without any."""

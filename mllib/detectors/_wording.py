@@ -84,7 +84,7 @@ class Wording:
         _, code, distinct = self._occurring
         return np.array([digest(term) for term in distinct], dtype=np.uint64)[code]
 
-    @property
+    @cached_property
     def terms(self) -> dict[int, str]:
         """The terms by their digests."""
         return {digest(term): term for term in self._occurring[2]}

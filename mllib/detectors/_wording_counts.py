@@ -98,7 +98,7 @@ def examples(counts: pl.DataFrame, column: str, texts: pl.Series, classes: int) 
     root = np.sqrt(groups["rows"].to_numpy())
     root = root / np.sqrt(np.bincount(service, root)[service])
     pairs, pair_of = np.unique(place * classes + y, return_inverse=True)
-    weight = np.bincount(pair_of, root)
+    weight: NDArray[np.float64] = np.bincount(pair_of, root).astype(np.float64)
     weight /= np.bincount(pairs % classes, weight, minlength=classes)[pairs % classes]
     return Examples(
         places=pairs // classes,

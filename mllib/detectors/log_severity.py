@@ -323,7 +323,8 @@ def _spread(raw: NDArray[np.float64], rows: NDArray[np.int64]) -> NDArray[np.flo
     until = np.cumsum(rows[order])
     size = min(int(until[-1]), _SCORES)
     chosen = np.searchsorted(until, (np.arange(size) + 0.5) / size * until[-1], side="right")
-    return raw[order][chosen]
+    spread: NDArray[np.float64] = raw[order][chosen]
+    return spread
 
 
 def _without(text: str, term: str) -> str:
