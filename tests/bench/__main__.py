@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument(
         "--data",
         type=Path,
-        help="folder of the data set, for bgl, hdfs, log_severity and nsl_kdd; replay takes BGL out of it instead of generated logs",
+        help=f"folder of the data set, for {', '.join(NEED_DATA)}; replay takes BGL out of it, not generated logs",
     )
     chosen = parser.parse_args()
     if chosen.name in NEED_DATA and chosen.data is None:
