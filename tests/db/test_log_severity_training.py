@@ -77,6 +77,7 @@ def test_from_the_file_to_level_confidence_and_severity(engine: Engine, tmp_path
         assert explained == (count if anomaly else 0)
         if labelled:
             assert anomaly == odd
+    assert scalar(engine, "select count(class) from analytics.predictions_current where confidence > 0.2") == ROWS
     assert examine(engine, patience=AT_ONCE).findings == ()
     assert reproduce(engine, DETECTOR, report.version).exact
 
