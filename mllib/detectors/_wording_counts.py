@@ -15,6 +15,9 @@ from mllib.features.encoders import canonical_level_codes
 MAX_GROUPS = 100_000
 """Combinations of text, service, level and verdict that are counted. Ordinary logs have a few thousand."""
 
+SCORES = 100_000
+"""Of the training rows, spread evenly over them, kept for the calibration."""
+
 _KEY = ("text", "service", "level", "anomaly")
 
 
@@ -105,3 +108,13 @@ def examples(counts: pl.DataFrame, column: str, texts: pl.Series, classes: int) 
         y=pairs % classes,
         weight=weight * (len(np.unique(place)) / weight.sum()),
     )
+
+
+def spread(raw: NDArray[np.float64], rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The scores of the rows, given those of distinct texts and the rows of each: all, or SCORES spread over them."""
+    order = np.argsort(raw, kind="stable")
+    until = np.cumsum(rows[order])
+    size = min(int(until[-1]), SCORES)
+    chosen = np.searchsorted(until, (np.arange(size) + 0.5) / size * until[-1], side="right")
+    scores: NDArray[np.float64] = raw[order][chosen]
+    return scores

@@ -109,6 +109,14 @@ def leading_words(parts: Sequence[Part]) -> str | None:
     return next((part.said["value"] for part in parts if part.said["name"] == "words"), None)
 
 
+def without(text: str, term: str) -> str:
+    """The text with that word or pair of words taken out, wherever it stands."""
+    padded = f" {text} "
+    while term and f" {term} " in padded:
+        padded = padded.replace(f" {term} ", " ")
+    return padded.strip()
+
+
 def _kinds(flags: Sequence[bool]) -> str:
     found = [kind for kind, there in zip(KINDS, flags, strict=True) if there]
     return ", ".join(found) or "none of trouble or success"

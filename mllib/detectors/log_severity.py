@@ -44,8 +44,8 @@ from mllib.detectors._calibration import ANOMALY, Calibration, ScoreDistribution
 from mllib.detectors._forest import MIN_ROWS, STARTING_RATE, check_header, enough_rows, stored_numbers, unusable
 from mllib.detectors._word_votes import Rarity, WordVotes
 from mllib.detectors._wording import KINDS, Wording, wordings
-from mllib.detectors._wording_counts import WordingCounts, examples
-from mllib.detectors._wording_reasons import leading_words, of_rarity, of_votes, written
+from mllib.detectors._wording_counts import WordingCounts, examples, spread
+from mllib.detectors._wording_reasons import leading_words, of_rarity, of_votes, without, written
 from mllib.detectors.base import FORMAT, MACRO_F1, ClassModel, Detector, ModelState, claimed_rows
 from mllib.errors import NothingToTrainOn
 from mllib.features.encoders import canonical_level_codes
@@ -79,7 +79,6 @@ _LOOK_AT_LABELLED = "the labelled anomalies in the same words, and the lines aro
 _LOOK_AT_RARE = "when this wording came first, and what was deployed before it: hardly a line trained on has it"
 
 _LOWEST, _HIGHEST = 1e-6, 1.0 - 1e-6  # of thresholds, where all rows are alike
-_SCORES = 100_000  # of the training rows, spread evenly over them, kept for the calibration
 
 
 class LogSeverityModel(ClassModel):
@@ -196,7 +195,7 @@ class LogSeverityModel(ClassModel):
 
     def _normal_without(self, texts: list[str], words: list[str | None]) -> list[str | None]:
         """The words without which a text would be normal: it is scored without them before that is said."""
-        shorter = [_without(text, term or "") for text, term in zip(texts, words, strict=True)]
+        shorter = [without(text, term or "") for text, term in zip(texts, words, strict=True)]
         normal = self.score(self._measure(Wording(pl.Series(shorter, dtype=pl.String)))) < self.threshold
         return [
             term if below and less != text else None
@@ -243,7 +242,7 @@ class LogSeverity(Detector):
         text_rows = by_text["rows"].to_numpy()
         anomaly = _fit_votes(labelled, "anomaly", 2) if learned else Rarity.fit(by_text["text"], text_rows)
         raw = _raw(anomaly, measured(level, anomaly, Wording(by_text["text"])))
-        distribution = ScoreDistribution.of(_spread(raw, text_rows))
+        distribution = ScoreDistribution.of(spread(raw, text_rows))
         return LogSeverityModel(
             level=level,
             anomaly=anomaly,
@@ -315,20 +314,3 @@ def _fit_votes(groups: pl.DataFrame, column: str, classes: int) -> WordVotes:
     texts = groups["text"].unique().sort()
     told = examples(groups, column, texts, classes)
     return WordVotes.fit(texts, told.places, told.y, told.weight, classes)
-
-
-def _spread(raw: NDArray[np.float64], rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The scores of the rows, given those of distinct texts and the rows of each: all, or _SCORES spread over them."""
-    order = np.argsort(raw, kind="stable")
-    until = np.cumsum(rows[order])
-    size = min(int(until[-1]), _SCORES)
-    chosen = np.searchsorted(until, (np.arange(size) + 0.5) / size * until[-1], side="right")
-    spread: NDArray[np.float64] = raw[order][chosen]
-    return spread
-
-
-def _without(text: str, term: str) -> str:
-    padded = f" {text} "
-    while term and f" {term} " in padded:
-        padded = padded.replace(f" {term} ", " ")
-    return padded.strip()
