@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.bench import backfill, bgl, cicids, gate, hdfs, light, nsl_kdd, replay, speed
+from tests.bench import backfill, bgl, cicids, gate, hdfs, light, log_severity, nsl_kdd, replay, speed
 
 BENCHMARKS = {
     "speed": speed.run,
@@ -19,10 +19,11 @@ BENCHMARKS = {
     "bgl": bgl.run,
     "cicids": cicids.run,
     "hdfs": hdfs.run,
+    "log_severity": log_severity.run,
     "nsl_kdd": nsl_kdd.run,
     "replay": replay.run,
 }
-NEED_DATA = ("bgl", "cicids", "hdfs", "nsl_kdd")
+NEED_DATA = ("bgl", "cicids", "hdfs", "log_severity", "nsl_kdd")
 
 
 def main() -> None:
@@ -31,7 +32,7 @@ def main() -> None:
     parser.add_argument(
         "--data",
         type=Path,
-        help="folder of the data set, for bgl, cicids, hdfs and nsl_kdd; replay takes BGL from it, not generated logs",
+        help=f"folder of the data set, for {', '.join(NEED_DATA)}; replay takes BGL out of it, not generated logs",
     )
     chosen = parser.parse_args()
     if chosen.name in NEED_DATA and chosen.data is None:
