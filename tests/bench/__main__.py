@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.bench import backfill, bgl, gate, hdfs, hdfs_sessions, light, nsl_kdd, replay, speed
+from tests.bench import backfill, bgl, cicids, gate, hdfs, hdfs_sessions, light, log_severity, nsl_kdd, replay, speed
 
 BENCHMARKS = {
     "speed": speed.run,
@@ -17,12 +17,14 @@ BENCHMARKS = {
     "gate": gate.run,
     "backfill": backfill.run,
     "bgl": bgl.run,
+    "cicids": cicids.run,
     "hdfs": hdfs.run,
     "hdfs_sessions": hdfs_sessions.run,
+    "log_severity": log_severity.run,
     "nsl_kdd": nsl_kdd.run,
     "replay": replay.run,
 }
-NEED_DATA = ("bgl", "hdfs", "hdfs_sessions", "nsl_kdd")
+NEED_DATA = ("bgl", "cicids", "hdfs", "hdfs_sessions", "log_severity", "nsl_kdd")
 
 
 def main() -> None:
@@ -31,7 +33,7 @@ def main() -> None:
     parser.add_argument(
         "--data",
         type=Path,
-        help="folder of the data set, for bgl, hdfs, hdfs_sessions and nsl_kdd; replay takes BGL out of it",
+        help=f"folder of the data set, for {', '.join(NEED_DATA)}; replay takes BGL out of it, not generated logs",
     )
     chosen = parser.parse_args()
     if chosen.name in NEED_DATA and chosen.data is None:

@@ -22,6 +22,7 @@ BUILT = {
     *("up", "down", "status", "dsn", "migrate", "ingest", "label", "train", "score", "models", "promote"),
     "sessions",
     *("rollback", "doctor", "maintain", "retain", "adopt", "rescore", "backlog", "reproduce", "report", "replay"),
+    "evaluate",
 }
 
 
