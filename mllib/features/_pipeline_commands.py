@@ -34,7 +34,7 @@ _TOOL = re.compile(
     re.IGNORECASE,
 )
 _SAVED_AS = re.compile(
-    r"(?:-o|-O|--output|--output-document|>|-OutFile)[ =]{0,9}[\"']?([\w./~-]{2,200})"
+    r"(?:-o|-O|--output|--output-document|>|-OutFile)[ =]{0,9}[\"']?(?!https?:)([\w./~-]{2,200})"
     r"|https?://([^\s\"'?;&|)]{1,500})",
     re.ASCII,
 )
