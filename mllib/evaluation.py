@@ -8,25 +8,31 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from mllib.paired_counts import (
+    COLUMNS,
     Array,
     Bools,
     Floats,
     Ints,
     PairedCounts,
     binary,
+    class_f1_scores,
     count_clusters,
     f1_difference,
-    f1_scores,
     integers,
 )
 
 MIN_CLUSTERS = 5
 """Below this no interval is given: even when every one of 4 clusters agrees, chance alone does that 1 time in 16."""
+
+FEW_VECTORS = 5_000
+MANY_DRAWS = 20
+"""A category of a multinomial draw costs as much as drawing so many clusters one by one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,22 +172,18 @@ def bootstrap_counts(counts: PairedCounts, *, resamples: int = 2000, seed: int =
     vectors, clusters without any alarm or positive included. The vectors are sorted, so a seed gives one interval
     whatever the order of the rows or the names of the clusters.
 
+    The same holds for macro-F1, whose vectors count every class.
+
     The interval is that of the percentiles, its distances from the difference widened by `widening`: the plain one is
     too short where few clusters tell the models apart.
     """
-    vectors, times, n = counts.vectors, counts.times, counts.clusters
+    n = counts.clusters
     difference = float(f1_difference(counts.totals))
     if n < MIN_CLUSTERS:
         return BootstrapDifference(
             difference=difference, lower=None, upper=None, standard_error=None, resamples=0, clusters=n
         )
-    generator = np.random.default_rng(seed)
-    drawn = np.empty(resamples)
-    # In blocks, so that many distinct vectors do not need resamples * vectors integers at once; the draws are the same.
-    block = max(1, 2_000_000 // times.size)
-    for start in range(0, resamples, block):
-        size = min(block, resamples - start)
-        drawn[start : start + size] = f1_difference(generator.multinomial(n, times / n, size=size) @ vectors)
+    drawn = np.concatenate([f1_difference(totals) for totals in _resampled(counts, resamples, seed)])
     lower, upper = np.quantile(drawn, [0.05, 0.95])
     effective = _effective_clusters(counts)
     wider = widening(effective)
@@ -223,19 +225,51 @@ def smallest_detectable_difference(bootstrap: BootstrapDifference) -> float | No
     return (1.645 * widening(bootstrap.effective_clusters) + 0.84) * bootstrap.standard_error
 
 
+def _resampled(counts: PairedCounts, resamples: int, seed: int) -> Iterator[Ints]:
+    """Totals of ``resamples`` draws of as many clusters as there are, in blocks of shape (some draws, columns)."""
+    vectors, times, n = counts.vectors, counts.times, counts.clusters
+    generator = np.random.default_rng(seed)
+    # In blocks, so that many distinct vectors do not need resamples * vectors integers at once; the draws are the same.
+    if times.size < FEW_VECTORS or times.size * MANY_DRAWS <= n:
+        block = max(1, 2_000_000 // times.size)
+        for start in range(0, resamples, block):
+            size = min(block, resamples - start)
+            yield generator.multinomial(n, times / n, size=size) @ vectors
+        return
+    # With many classes hardly two clusters are alike. Drawing the clusters themselves is the same, and quicker. So is a
+    # product of floats, exact for whole numbers up to their precision, which no sum may pass.
+    of_cluster = np.repeat(np.arange(times.size), times)
+    exact = np.float32 if n * int(vectors.max(initial=0)) < 2**24 else np.float64
+    numbers = vectors.astype(exact)
+    block = max(1, 10_000_000 // times.size)
+    for start in range(0, resamples, block):
+        weights = np.empty((min(block, resamples - start), times.size), dtype=exact)
+        for row in weights:
+            row[:] = np.bincount(of_cluster[generator.integers(0, n, size=n)], minlength=times.size)
+        yield (weights @ numbers).astype(np.int64)
+
+
 def _effective_clusters(counts: PairedCounts) -> float:
     """The number of clusters of equal weight that would leave the difference in F1 as uncertain as these; 0 for none.
 
-    ``(sum of u^2)^2 / (sum of u^4)``, with u the linear influence of a cluster on the difference.
+    ``(sum of u^2)^2 / (sum of u^4)``, with u the linear influence of a cluster on the difference: for several classes
+    the mean of those on their F1s.
     """
-    new_f1, old_f1 = f1_scores(counts.totals)
-    new_hits, new_alarms, old_hits, old_alarms, positives = counts.vectors.T
-    _, all_new, _, all_old, all_positives = counts.totals.tolist()
-    influence = (2 * new_hits - new_f1 * (new_alarms + positives)) / max(all_new + all_positives, 1)
-    influence = influence - (2 * old_hits - old_f1 * (old_alarms + positives)) / max(all_old + all_positives, 1)
-    squares = influence**2
+    totals = counts.totals
+    new_f1, old_f1, _ = class_f1_scores(totals)
+    new_hits, new_alarms, old_hits, old_alarms, positives = np.moveaxis(_by_class(counts.vectors), -1, 0)
+    _, all_new, _, all_old, all_positives = np.moveaxis(_by_class(totals), -1, 0)
+    there = all_positives > 0
+    influence = (2 * new_hits - new_f1 * (new_alarms + positives)) / np.maximum(all_new + all_positives, 1)
+    influence = influence - (2 * old_hits - old_f1 * (old_alarms + positives)) / np.maximum(all_old + all_positives, 1)
+    of_cluster = influence[:, there].sum(axis=1) / max(int(there.sum()), 1)
+    squares = of_cluster**2
     fourth = float(counts.times @ squares**2)
     return float(counts.times @ squares) ** 2 / fourth if fourth else 0.0
+
+
+def _by_class(columns: Ints) -> Ints:
+    return columns.reshape(*columns.shape[:-1], -1, COLUMNS)
 
 
 def _cut_points(scores: Array, truth: Bools) -> tuple[Floats, Ints, Ints]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from mllib.class_metrics import ClassMetrics
 from mllib.evaluation import BinaryMetrics, BootstrapDifference
 from mllib.segments import Segment
 
@@ -29,19 +30,20 @@ class Evidence:
     """
 
     first: bool
-    candidate: BinaryMetrics | None
-    champion: BinaryMetrics | None
+    candidate: BinaryMetrics | ClassMetrics | None
+    champion: BinaryMetrics | ClassMetrics | None
     bootstrap: BootstrapDifference | None
-    """Of the difference in F1 to the champion; for a first candidate, to flagging every row."""
+    """Of the difference in F1 (with classes: macro-F1) to the champion; for a first candidate, to the trivial rival."""
     holdout_rows: int
     holdout_positives: int
+    """Rows labelled as anomalies."""
     holdout_hash: str
     excluded_rows: int
     flag_everything_f1: float
     rule_f1: Mapping[str, float] = field(default_factory=dict)
     """F1 of single-feature rules by name, such as ``status >= 500``: reported beside the verdict, never part of it."""
     segments: tuple[Segment, ...] = ()
-    """Both models by service and by level."""
+    """Both models by service and by level; with classes also by class, and in what they call an anomaly."""
     permutation_p: float | None = None
     """How often chance alone makes two equal models differ so much in F1, clusters swapped as a whole."""
     mcnemar_p: float | None = None
@@ -59,11 +61,14 @@ class Evidence:
     changes: tuple[str, ...] = ()
     """What is unusual in the logs and labels judged on, each as a sentence: told with the verdict, never part of it."""
 
+    metric: str = "f1"
+    """Which figure decides, and is called F1 in the names here: ``f1`` of anomalies, or ``macro_f1`` of classes."""
+
     def __post_init__(self) -> None:
         if self.first and self.champion is not None:
             raise ValueError("there are figures of a champion, so the candidate is not the first")
         for name in ("candidate", "champion"):
-            metrics: BinaryMetrics | None = getattr(self, name)
+            metrics: BinaryMetrics | ClassMetrics | None = getattr(self, name)
             if metrics and (metrics.rows, metrics.positives) != (self.holdout_rows, self.holdout_positives):
                 raise ValueError(
                     f"the {name} was measured on {metrics.rows} rows with {metrics.positives} positives, the holdout "
@@ -80,7 +85,39 @@ class Evidence:
 
     @property
     def rival_f1(self) -> float | None:
-        """The F1 to beat: the champion's, for a first candidate that of flagging every row; None when missing."""
+        """The F1 to beat: the champion's, for a first candidate that of the trivial rival; None when missing."""
+        if self.first and self.classes:
+            return self.candidate.most_frequent_f1 if isinstance(self.candidate, ClassMetrics) else None
         if self.first:
             return self.flag_everything_f1
         return self.champion.f1 if self.champion else None
+
+    @property
+    def classes(self) -> bool:
+        """Whether models are judged by the classes that they tell apart."""
+        return self.metric == "macro_f1"
+
+    @property
+    def figure(self) -> str:
+        """What the deciding figure is called."""
+        return "macro-F1" if self.classes else "F1"
+
+    @property
+    def trivial_rival(self) -> str:
+        """What a first candidate must beat, as a clause."""
+        return "calling every row by the most frequent class" if self.classes else "flagging every row"
+
+    @property
+    def telling_rows(self) -> int:
+        """How many rows there are of what is rare: anomalies, or rows outside the most frequent class."""
+        if isinstance(self.candidate, ClassMetrics):
+            return self.candidate.telling_rows
+        return self.holdout_positives
+
+    @property
+    def anomalous_share(self) -> float | None:
+        """The share of anomalies among the rows of which that is known; None where nobody says of any."""
+        if not self.classes:
+            return self.holdout_positives / max(self.holdout_rows, 1)
+        known = self.candidate.anomalies if isinstance(self.candidate, ClassMetrics) else None
+        return known.positives / known.rows if known else None

@@ -51,6 +51,30 @@ class Fingerprint:
         return RowHashes(rows=self._rows, ids=self._ids.hexdigest(), content=whole.hexdigest())
 
 
+class VerdictHash:
+    """Takes frames with a column ``label`` one by one; how they are cut makes no difference."""
+
+    def __init__(self) -> None:
+        self._ids, self._lengths, self._labels = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
+        self._taken = False
+
+    def add(self, frame: pl.DataFrame) -> None:
+        """Takes the verdicts of the next frame."""
+        labelled = frame.filter(pl.col("label").is_not_null())
+        self._taken = True
+        self._ids.update(labelled["log_id"].to_numpy().tobytes())
+        lengths, texts = _bytes(labelled["label"])
+        self._lengths.update(lengths)
+        self._labels.update(texts)
+
+    def with_those_of(self, other: str) -> str:
+        """The hash of these verdicts and of those with the hash ``other``; that one alone where no frame was taken."""
+        if not self._taken:
+            return other
+        parts = (other, *(part.hexdigest() for part in (self._ids, self._lengths, self._labels)))
+        return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+
+
 def _bytes(values: pl.Series) -> tuple[bytes, bytes]:
     """Where the values end or are missing, and the values themselves."""
     if values.dtype == pl.String:

@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import TypeGuard
 
+from mllib.class_metrics import ClassMetrics
 from mllib.evidence import Evidence, Footprint
-from mllib.segments import fallen
+from mllib.segments import ANOMALIES, Segment, fallen
 
 NAMED = 3
 """So many of the services and levels that lost are named, the worst first; the figures hold all."""
@@ -58,11 +59,7 @@ def enough_positives(evidence: Evidence, min_positives: int) -> Gate:
         f"the holdout of {evidence.holdout_rows:,} rows holds {evidence.holdout_positives:,} labelled anomalies, "
         f"at least {min_positives:,} are needed"
     )
-    if evidence.excluded_rows:
-        detail += f" ({evidence.excluded_rows:,} rows that a model was trained on are left out)"
-    if tied := {kind: count for kind, count in evidence.tied_rows.items() if count}:
-        kinds = ", ".join(f"{kind} {count:,}" for kind, count in tied.items())
-        detail += f" ({sum(tied.values()):,} rows are left out as part of what began before it: {kinds})"
+    detail += _left_out(evidence)
     if passed:
         summary = "there are enough labelled anomalies to judge on"
     elif not evidence.holdout_rows:
@@ -89,6 +86,33 @@ def enough_normal(evidence: Evidence, min_normal: int) -> Gate:
         advice="" if passed else "Label ordinary lines too (`millrace label FILE.csv`), and train again.",
         detail=f"{normal:,} rows of the holdout are labelled as no anomaly, at least {min_normal:,} are needed",
     )
+
+
+def enough_classes(evidence: Evidence, min_rows: int) -> Gate:
+    """At least two classes have enough rows to judge on; it takes the place of enough anomalies and enough normal rows.
+
+    Of one class alone macro-F1 says nothing that calling every row so would not reach.
+    """
+    measured = evidence.candidate.classes if isinstance(evidence.candidate, ClassMetrics) else ()
+    there = [figures for figures in measured if figures.rows]
+    enough = [figures for figures in there if figures.rows >= min_rows]
+    passed = len(enough) >= 2
+    detail = (
+        f"of the {len(there):,} classes in the holdout of {evidence.holdout_rows:,} rows {len(enough):,} have at least "
+        f"{min_rows:,} rows, 2 are needed"
+    )
+    if few := [f"{figures.name} ({figures.rows:,})" for figures in there if figures.rows < min_rows]:
+        more = f" and {len(few) - NAMED:,} more" if len(few) > NAMED else ""
+        detail += f"; unknown, because they have fewer: {', '.join(few[:NAMED])}{more}"
+    detail += _left_out(evidence)
+    if passed:
+        summary = "there are enough rows of several classes to judge on"
+    elif not evidence.holdout_rows:
+        summary = "there is no row to judge on whose class is known"
+    else:
+        summary = "there are too few rows of more than one class to tell a good model from a lucky one"
+    advice = "" if passed else "Wait for more rows of the rarer classes, or label more of them, and train again."
+    return Gate(name="enough_classes", passed=passed, summary=summary, advice=advice, detail=detail)
 
 
 def usual_volume(evidence: Evidence, limit: float) -> Gate:
@@ -137,20 +161,21 @@ def usual_labels(evidence: Evidence, limit: float) -> Gate:
 
 
 def f1(evidence: Evidence) -> Gate:
-    """The candidate's F1 is higher than that of its rival."""
+    """The candidate's F1, for classes its macro-F1, is higher than that of its rival."""
     new, old = evidence.candidate.f1 if evidence.candidate else None, evidence.rival_f1
-    rival = "flagging every row" if evidence.first else "the champion"
+    figure, rival = evidence.figure, evidence.trivial_rival if evidence.first else "the champion"
     if not known(new) or not known(old):
         missing = "the candidate" if not known(new) else rival
-        return _unmeasured("f1", f"the F1 of {missing}")
+        return _unmeasured("f1", f"the {figure} of {missing}")
     better = new > old
     if new == old:
-        detail = f"the candidate's F1 of {new:.4f} is the same as that of {rival}"
+        detail = f"the candidate's {figure} of {new:.4f} is the same as that of {rival}"
     else:
         left, right = _apart(new, old)
-        detail = f"the candidate's F1 of {left} is {'higher' if better else 'lower'} than the {right} of {rival}"
+        detail = f"the candidate's {figure} of {left} is {'higher' if better else 'lower'} than the {right} of {rival}"
     if evidence.first:
-        summary = f"the candidate is {'better' if better else 'no better'} than flagging every line"
+        trivial = evidence.trivial_rival if evidence.classes else "flagging every line"
+        summary = f"the candidate is {'better' if better else 'no better'} than {trivial}"
         advice = "" if better else "Check that the labels are right, label more lines, and train again."
     elif new == old:
         summary = "the candidate did exactly as well as the champion on the same labelled lines, and a tie is no gain"
@@ -165,11 +190,29 @@ def alert_rate(evidence: Evidence, limit: float) -> Gate:
     """The candidate does not raise far more alarms than the champion."""
     new = evidence.candidate.alert_rate if evidence.candidate else None
     old = evidence.champion.alert_rate if evidence.champion else None
-    labelled = evidence.holdout_positives / max(evidence.holdout_rows, 1)
+    labelled = evidence.anomalous_share
     if evidence.first and known(new):
         summary = "there is no champion whose alert rate could be exceeded"
-        detail = f"the candidate flags {new:.2%} of the rows, {labelled:.2%} are labelled anomalies"
+        told = (
+            "of none is it known whether it is an anomaly"
+            if labelled is None
+            else f"{labelled:.2%} are labelled anomalies"
+        )
+        detail = f"the candidate flags {new:.2%} of the rows, {told}"
         return Gate(name="alert_rate", passed=True, summary=summary, advice="", detail=detail)
+    if old == 0 and labelled is None and known(new):
+        # Neither the champion nor a label says how many alarms there should be.
+        return Gate(
+            name="alert_rate",
+            passed=new == 0,
+            summary="the candidate raises no alarm, as the champion"
+            if new == 0
+            else "the champion raises no alarm, and no label says how many of the candidate's would be right",
+            advice=""
+            if new == 0
+            else "Label some rows as anomalies or not (`millrace label FILE.csv`), and train again.",
+            detail=f"the candidate flags {new:.2%} of the rows, the champion none, and none is labelled",
+        )
     base, whose = old, "the champion's"
     if old == 0:
         # Three times nothing would let no candidate ever replace a champion that has gone silent.
@@ -190,29 +233,37 @@ def alert_rate(evidence: Evidence, limit: float) -> Gate:
 
 
 def slices(evidence: Evidence, margin: float) -> Gate:
-    """No service and no level is served clearly worse."""
+    """No service and no level is served clearly worse; with classes, no class either, and anomalies are found as well.
+
+    Of a class both F1 and recall count.
+    """
+    parts = "class, service or level" if evidence.classes else "service or level"
+    every = "classes, services and levels" if evidence.classes else "services and levels"
     if evidence.first:
-        detail = "there is no champion that any service or level could lose by"
+        detail = f"there is no champion that any {parts} could lose by"
         return Gate(name="slices", passed=True, summary=detail, advice="", detail=detail)
     judged = [segment for segment in evidence.segments if segment.known]
     unknown = len(evidence.segments) - len(judged)
     worse = sorted(fallen(evidence.segments, margin=margin), key=lambda s: s.difference)
     if not worse:
-        detail = f"of {len(judged):,} services and levels none is clearly worse by more than {margin:g} in F1"
+        detail = f"of {len(judged):,} {every} none is clearly worse by more than {margin:g} in F1"
+        if evidence.classes:
+            detail += ", no class in recall"
         if unknown:
-            detail += f" ({unknown:,} hold too few labelled anomalies to be judged)"
-        summary = "no service and no level is served clearly worse"
+            detail += f" ({unknown:,} hold too few {'rows' if evidence.classes else 'labelled anomalies'} to be judged)"
+        summary = (
+            f"no {parts} is served clearly worse"
+            if evidence.classes
+            else "no service and no level is served clearly worse"
+        )
         return Gate(name="slices", passed=True, summary=summary, advice="", detail=detail)
     more = f" and {len(worse) - NAMED:,} more" if len(worse) > NAMED else ""
-    losses = ", ".join(
-        f"{s.dimension} {s.value} (F1 {s.candidate_f1:.4f} against {s.champion_f1:.4f} on {s.positives:,} anomalies)"
-        for s in worse[:NAMED]
-    )
+    losses = ", ".join(_loss(segment, evidence) for segment in worse[:NAMED])
     detail = (
         f"the candidate is clearly worse than the champion for {losses}{more}; "
-        f"no service or level may lose more than {margin:g} in F1"
+        f"no {parts} may lose more than {margin:g} in F1{', no class in recall' if evidence.classes else ''}"
     )
-    names = ", ".join(f"{s.dimension} {s.value}" for s in worse[:NAMED])
+    names = ", ".join(_named(segment) for segment in worse[:NAMED])
     return Gate(
         name="slices",
         passed=False,
@@ -220,6 +271,18 @@ def slices(evidence: Evidence, margin: float) -> Gate:
         advice=f"Look at what changed in the logs and labels of {names}.",
         detail=detail,
     )
+
+
+def _named(segment: Segment) -> str:
+    return "anomalies" if segment.dimension == ANOMALIES else f"{segment.dimension} {segment.value}"
+
+
+def _loss(segment: Segment, evidence: Evidence) -> str:
+    f1s = f"F1 {segment.candidate_f1:.4f} against {segment.champion_f1:.4f}"
+    if segment.candidate_recall is not None and segment.champion_recall is not None:
+        f1s += f", recall {segment.candidate_recall:.4f} against {segment.champion_recall:.4f}"
+    of_classes = evidence.classes and segment.dimension != ANOMALIES
+    return f"{_named(segment)} ({f1s} on {segment.positives:,} {'rows' if of_classes else 'anomalies'})"
 
 
 def cost(evidence: Evidence, limit: float) -> Gate:
@@ -262,7 +325,7 @@ def beyond_doubt(evidence: Evidence, min_gain: float) -> Gate:
             detail="it could not be measured how sure the difference in F1 is",
         )
     left, right = _apart(lower, min_gain)
-    over = " over flagging every row" if evidence.first else ""
+    over = f" over {evidence.trivial_rival}" if evidence.first else ""
     passed = lower > min_gain
     return Gate(
         name="evidence",
@@ -270,8 +333,8 @@ def beyond_doubt(evidence: Evidence, min_gain: float) -> Gate:
         summary="the lead is more than luck" if passed else "the difference may well be luck",
         advice="" if passed else wait,
         detail=(
-            f"the gain in F1{over} is {bootstrap.difference:+.4f} and with 95 % confidence above {left}, "
-            f"which must be more than {right}"
+            f"the gain in {evidence.figure}{over} is {bootstrap.difference:+.4f} and with 95 % confidence above "
+            f"{left}, which must be more than {right}"
         ),
     )
 
@@ -289,6 +352,17 @@ def _unmeasured(name: str, what: str) -> Gate:
         advice="Train again; if it happens again, look at the log of the run.",
         detail=f"{what} could not be measured",
     )
+
+
+def _left_out(evidence: Evidence) -> str:
+    """Which rows of the holdout were not judged on, as clauses in brackets."""
+    told = ""
+    if evidence.excluded_rows:
+        told += f" ({evidence.excluded_rows:,} rows that a model was trained on are left out)"
+    if tied := {kind: count for kind, count in evidence.tied_rows.items() if count}:
+        kinds = ", ".join(f"{kind} {count:,}" for kind, count in tied.items())
+        told += f" ({sum(tied.values()):,} rows are left out as part of what began before it: {kinds})"
+    return told
 
 
 def _cost(footprint: Footprint) -> str:

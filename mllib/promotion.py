@@ -1,7 +1,8 @@
 """Decides whether a candidate takes the champion's place. Pure: figures in, a verdict with its reasons out.
 
-The rule of the house: nothing is promoted unless its F1 is higher than the champion's, both measured now on the same
-holdout rows. A policy says whether that is enough (``strict``) or whether it must also be beyond doubt (``evidence``).
+The rule of the house: nothing is promoted unless its F1 (for detectors with classes: macro-F1) is higher than the
+champion's, both measured now on the same holdout rows. A policy says whether that is enough (``strict``) or whether it
+must also be beyond doubt (``evidence``).
 """
 
 from __future__ import annotations
@@ -63,14 +64,17 @@ def decide(
     - More than ``volume_limit`` times as many rows a day in the holdout as in the training window, or as many times
       fewer: not enough evidence, for such a week says little of an ordinary one. A first candidate has no rival that
       might be better in other weeks, and is judged all the same.
+    - With classes, instead: fewer than two of them with ``min_positives`` rows in the holdout: not enough evidence.
     - A share of anomalies among the labelled rows more than ``label_limit`` times that of the training window: not
       enough evidence either, for labels that were flipped look like this.
-    - F1 strictly higher than the champion's; a tie refuses. A first candidate must beat flagging every row instead.
+    - F1 (with classes: macro-F1) strictly higher than the champion's; a tie refuses. A first candidate must beat
+      flagging every row instead, with classes calling every row by the most frequent one.
     - Alert rate at most ``alert_rate_limit`` times the champion's; beside a champion that flags nothing, at most that
       many times the share of labelled anomalies. A first candidate that flags more than that is promoted all the same,
       for without a champion nothing is scored, and the advice says so.
     - No segment (service, level) with enough anomalies of its own may lose more than ``segment_margin`` in F1, unless
-      that may well be chance (5 %, Holm's correction for the number of segments).
+      that may well be chance (5 %, Holm's correction for the number of segments). With classes each of them is a
+      segment, in F1 and in recall, and what is called an anomaly is one.
     - Scoring time and size at most ``cost_limit`` times the champion's, from a size on that anybody would notice.
     - ``evidence`` only: the lower bound of the bootstrap above ``min_gain`` (in F1). No bound: not enough evidence.
 
@@ -79,8 +83,11 @@ def decide(
     other = Policy.STRICT if policy is Policy.EVIDENCE else Policy.EVIDENCE
     shared = [
         gates.usable(evidence),
-        gates.enough_positives(evidence, min_positives),
-        gates.enough_normal(evidence, min_positives),
+        *(
+            [gates.enough_classes(evidence, min_positives)]
+            if evidence.classes
+            else [gates.enough_positives(evidence, min_positives), gates.enough_normal(evidence, min_positives)]
+        ),
         gates.usual_volume(evidence, volume_limit),
         gates.usual_labels(evidence, label_limit),
         gates.f1(evidence),
@@ -90,7 +97,7 @@ def decide(
     ]
     by_policy = {Policy.STRICT: shared, Policy.EVIDENCE: [*shared, gates.beyond_doubt(evidence, min_gain)]}
     verdicts = {name: _verdict(judged, evidence) for name, judged in by_policy.items()}
-    few = evidence.holdout_positives < FEW_POSITIVES and not evidence.first
+    few = evidence.telling_rows < FEW_POSITIVES and not evidence.first
     smallest = smallest_detectable_difference(evidence.bootstrap) if few and evidence.bootstrap else None
     verdict, judged = verdicts[policy], by_policy[policy]
     summary, advice = _summary(verdict, judged, evidence), _advice(verdict, judged, evidence)
@@ -120,7 +127,7 @@ def decide(
 MANY_ALARMS = 2
 """A model that flags so many times the share of anomalies is wrong in at least half of its alarms."""
 
-UNDECIDED = frozenset({"enough_positives", "enough_normal", "usual_volume", "usual_labels"})
+UNDECIDED = frozenset({"enough_positives", "enough_normal", "enough_classes", "usual_volume", "usual_labels"})
 """Gates without which the figures say too little for any verdict on the candidate."""
 
 
@@ -177,8 +184,8 @@ def _advice(verdict: Verdict, judged: Sequence[Gate], evidence: Evidence) -> str
 def _many_alarms(evidence: Evidence) -> list[str]:
     """The first champion serves whatever it is worth; that most of its alarms will be false must not be a surprise."""
     flagged = evidence.candidate.alert_rate if evidence.candidate else None
-    labelled = evidence.holdout_positives / max(evidence.holdout_rows, 1)
-    if not gates.known(flagged) or flagged <= MANY_ALARMS * labelled:
+    labelled = evidence.anomalous_share
+    if labelled is None or not gates.known(flagged) or flagged <= MANY_ALARMS * labelled:
         return []
     return [
         "It flags far more lines than are labelled as anomalies, so most alarms will be false: label more lines, so "
@@ -190,7 +197,8 @@ def _figures(verdict: Verdict, judged: Sequence[Gate], evidence: Evidence, small
     details = {gate.name: gate.detail for gate in judged}
     if verdict is Verdict.PROMOTE:
         said = f"{details['f1']}, on the same {evidence.holdout_rows:,} holdout rows"
-        said += f" with {evidence.holdout_positives:,} labelled anomalies"
+        if not evidence.classes:
+            said += f" with {evidence.holdout_positives:,} labelled anomalies"
         if evidence.first:
             said += f"; {details['alert_rate']}"
         if "evidence" in details:
@@ -198,7 +206,8 @@ def _figures(verdict: Verdict, judged: Sequence[Gate], evidence: Evidence, small
     else:
         said = "; ".join(gate.detail for gate in judged if not gate.passed)
     if smallest is not None:
-        said += f" (with so few anomalies, a difference in F1 below {smallest:.3f} would often go unseen)"
+        few = "rows of the rarer classes" if evidence.classes else "anomalies"
+        said += f" (with so few {few}, a difference in {evidence.figure} below {smallest:.3f} would often go unseen)"
     return f"Figures: {said}."
 
 

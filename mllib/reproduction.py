@@ -148,7 +148,7 @@ def why_models_differ(then: Outcome, now: Outcome) -> list[str]:
     reasons = []
     if then.labels_hash is not None and now.labels_hash != then.labels_hash:
         reasons.append(
-            "The labelled rows of the validation slice, which the threshold comes from, are not those of then: rows "
+            "The labels of the validation slice, or those that it learned from, are not those of then: rows "
             "are gone, labels were changed or deleted by hand, or were being filed while it was trained. (Later "
             "verdicts do not count.)"
         )

@@ -250,12 +250,16 @@ def _texts(values: pl.Series) -> list[str]:
 
 def _text(value: str | None) -> str:
     """A JSON string of at most MAX_TEXT characters that PostgreSQL takes as well; null stays null."""
+    return json.dumps(plain_text(value), ensure_ascii=False)
+
+
+def plain_text(value: str | None) -> str | None:
+    """At most MAX_TEXT characters that can be stored and shown; None stays None."""
     if value is None:
-        return "null"
+        return None
     clipped = value if len(value) <= MAX_TEXT else value[: MAX_TEXT - 1] + "…"
     # A null character cannot be stored, and nothing that steers a terminal or turns text around belongs here.
-    plain = clipped if clipped.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in clipped)
-    return json.dumps(plain, ensure_ascii=False)
+    return clipped if clipped.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in clipped)
 
 
 def _number(value: float) -> str:

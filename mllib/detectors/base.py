@@ -102,10 +102,12 @@ class Model(ABC):
 
         Columns: ``log_id``, ``ts``, ``score`` (calibrated, Float32), ``raw_score`` (Float32), ``is_anomaly``
         (Boolean: the score is at least 0.6), ``severity`` (Int16, a ``mllib.types.Severity``) and ``explanation``
-        (String: JSON for anomalies, see ``explain``; null for the others). A model that tells classes apart adds
-        ``class`` (String) and ``confidence`` (Float32, 0 to 1), always both.
+        (String: JSON for anomalies, see ``explain``; null for the others). A `ClassModel` adds ``class`` (String) and
+        ``confidence`` (Float32, 0 to 1), always both.
         """
-        features = self.features(frame)
+        return self._predicted(frame, self.features(frame))
+
+    def _predicted(self, frame: pl.DataFrame, features: NDArray[np.float32]) -> pl.DataFrame:
         raw = self.score(features)
         score = self.calibrated(raw)
         lines = claimed_rows(frame)
@@ -128,21 +130,74 @@ class Model(ABC):
         )
 
 
+class ClassModel(Model):
+    """A fitted model that also says of which class a row is. What an anomaly is, the score says all the same."""
+
+    @property
+    @abstractmethod
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes that it can tell apart."""
+
+    @abstractmethod
+    def classify(self, features: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Of each row of features its class (a place in ``classes``), and how sure that is, from 0 to 1.
+
+        The features must not depend on the column that holds the true class (``Detector.truth``): it is null in the
+        rows that the gate measures a model on.
+        """
+
+    def _predicted(self, frame: pl.DataFrame, features: NDArray[np.float32]) -> pl.DataFrame:
+        codes, confidence = self.classify(features)
+        return (
+            super()
+            ._predicted(frame, features)
+            .with_columns(
+                pl.Series(self.classes, dtype=pl.String).gather(pl.Series(codes, dtype=pl.UInt32)).alias("class"),
+                pl.Series("confidence", confidence, dtype=pl.Float32),
+            )
+        )
+
+
 def claimed_rows(frame: pl.DataFrame) -> pl.DataFrame:
     """The rows of a log frame to score; the frame itself where they are all of it, which is free."""
     claimed = frame["claimed"]
     return frame if claimed.all() else frame.filter(claimed)
 
 
+MACRO_F1 = "macro_f1"
+"""The metric of a detector that tells classes apart."""
+
+LABELS = "labels"
+"""The truth of a detector whose classes the labels say."""
+
+
 class Detector(ABC):
-    """A kind of model: what it reads, how it is fitted, what it is judged by."""
+    """A kind of model: what it reads, how it is fitted, what it is judged by.
+
+    One with ``metric`` "macro_f1" tells classes apart: its models are a `ClassModel`, and it is judged on every row
+    whose true class is known.
+    """
 
     name: ClassVar[str]  # that of its module
     title: ClassVar[str]  # for people
     source: ClassVar[str]  # what it reads, one of mllib.sources: "logs"
-    metric: ClassVar[str]  # what the gate compares: "f1"
+    metric: ClassVar[str]  # what the gate compares: "f1" of anomalies, or "macro_f1" of classes
     context: ClassVar[timedelta]  # how far before a row its features look
     summary: ClassVar[str]  # one sentence
+    truth: ClassVar[str] = LABELS  # for classes, what holds the true one: the labels, or a column of the rows
+    learns_from_labels: ClassVar[bool] = False
+    """Whether ``fit`` learns from verdicts: its frames then have a column ``label``, see there."""
+    tunes_threshold: ClassVar[bool] = True
+    """Whether validation chooses the threshold. Otherwise a model keeps the one that ``fit`` gave it: where anomalies
+    are to be found that no label knows yet, the best threshold for known ones misses those."""
+
+    def true_classes(self, truth: pl.Series) -> pl.Series:
+        """The class (String) that each value of the truth means, null for one that means none.
+
+        Of labels, "0" is a row that is no anomaly: a detector that goes by them says which class that is. A class that
+        training never saw is one all the same.
+        """
+        return truth
 
     @abstractmethod
     def fit(self, frames: Iterable[pl.DataFrame], *, rows: int, seed: int = 42) -> Model:
@@ -150,6 +205,9 @@ class Detector(ABC):
 
         ``rows`` is the expected number of claimed rows: a sample is kept that is spread evenly over them. Context
         rows before the first claimed one make its windows warm. Raises NothingToTrainOn for too few rows.
+
+        With ``learns_from_labels`` the frames have one more column, ``label`` (String): the verdict on a claimed row
+        that was known at the time of the training, "0" or the name of what it is; null where there was none.
         """
 
     @abstractmethod

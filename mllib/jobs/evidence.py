@@ -10,14 +10,22 @@ import numpy as np
 from sqlalchemy import Connection, Engine
 
 from mllib import artifacts, changes, evaluation, significance
+from mllib.class_metrics import ClassMetrics
 from mllib.detectors.base import Model
 from mllib.errors import BadArtifact
 from mllib.evaluation import BinaryMetrics
 from mllib.evidence import Evidence, Footprint
 from mllib.jobs.labelled import LabelledScores
 from mllib.jobs.models import load_model
-from mllib.paired_counts import count_clusters
-from mllib.segments import Segment, compare_segments
+from mllib.paired_counts import Bools, PairedCounts, count_classes, count_clusters
+from mllib.segments import (
+    Segment,
+    compare_anomalies,
+    compare_classes,
+    compare_parts,
+    compare_segments,
+    corrected,
+)
 from mllib.store import registry
 from mllib.store.contents import slice_contents
 from mllib.store.lineage import lineage_of
@@ -78,22 +86,19 @@ def measure(
     unscored = int((~np.isfinite(rows.scores[0])).sum()) if models else 0
     if unscored:
         defects = (*defects, f"the model gives {unscored:,} of {rows.positive.size:,} rows no score")
-    measured: list[BinaryMetrics] = []
+    measured: list[BinaryMetrics | ClassMetrics] = []
     if not unscored:
         measured = [rows.metrics(number, model.threshold) for number, model in enumerate(models)]
     positives = int(rows.positive.sum())
     bootstrap = permutation_p = mcnemar_p = None
     segments: tuple[Segment, ...] = ()
     if measured and rows.positive.size:
-        flags = [scores >= model.threshold for scores, model in zip(rows.scores, models, strict=True)]
-        # Flagging every row is what a first candidate has to beat.
-        new, old = (flags[0], np.ones_like(flags[0])) if first else flags
-        counts = count_clusters(rows.positive, new, old, rows.clusters)
+        counts = _counts(rows, models, first=first)
         bootstrap = evaluation.bootstrap_counts(counts)
         if not first:
             permutation_p = significance.permutation_test(counts)
-            mcnemar_p = significance.mcnemar(rows.positive, new, old)
-            segments = compare_segments(rows.positive, new, old, rows.clusters, rows.dimensions)
+            mcnemar_p = _mcnemar(rows, models)
+            segments = _segments(rows, models, counts)
     return Evidence(
         first=first,
         candidate=measured[0] if measured else None,
@@ -101,18 +106,56 @@ def measure(
         bootstrap=bootstrap,
         holdout_rows=rows.positive.size,
         holdout_positives=positives,
-        holdout_hash=evaluation.holdout_hash(rows.ts_us, rows.log_ids, rows.positive),
+        holdout_hash=evaluation.holdout_hash(rows.ts_us, rows.log_ids, rows.truth),
         excluded_rows=rows.excluded,
         tied_rows=rows.tied,
         flag_everything_f1=evaluation.flag_everything_f1(rows.positive.size, positives),
-        rule_f1=_rules(rows),
+        rule_f1=_rules(rows) if rows.classed is None else {},
         segments=segments,
         permutation_p=permutation_p,
         mcnemar_p=mcnemar_p,
         defects=defects,
         volume_ratio=volume_ratio,
         anomaly_ratio=anomaly_ratio,
+        metric="f1" if rows.classed is None else "macro_f1",
     )
+
+
+def _flags(rows: LabelledScores, models: Sequence[Model]) -> list[Bools]:
+    return [scores >= model.threshold for scores, model in zip(rows.scores, models, strict=True)]
+
+
+def _counts(rows: LabelledScores, models: Sequence[Model], *, first: bool) -> PairedCounts:
+    """Counts of candidate and champion; what a first candidate has to beat is the trivial rival."""
+    if rows.classed is None:
+        flags = _flags(rows, models)
+        return count_clusters(rows.positive, flags[0], np.ones_like(flags[0]) if first else flags[1], rows.clusters)
+    truth, said = rows.classed.truth, rows.classed.predicted
+    old = np.full_like(truth, np.bincount(truth).argmax()) if first else said[1]
+    return count_classes(truth, said[0], old, rows.clusters, classes=len(rows.classed.names))
+
+
+def _mcnemar(rows: LabelledScores, models: Sequence[Model]) -> float:
+    if rows.classed is None:
+        return significance.mcnemar(rows.positive, *_flags(rows, models))
+    right, was_right = (said == rows.classed.truth for said in rows.classed.predicted)
+    return significance.mcnemar_exact(int((right & ~was_right).sum()), int((was_right & ~right).sum()))
+
+
+def _segments(rows: LabelledScores, models: Sequence[Model], counts: PairedCounts) -> tuple[Segment, ...]:
+    if rows.classed is None:
+        flags, old_flags = _flags(rows, models)
+        return compare_segments(rows.positive, flags, old_flags, rows.clusters, rows.dimensions)
+    classed, known = rows.classed, rows.classed.labelled
+    new, old = classed.predicted
+    found = [
+        *compare_classes(counts, classed.names),
+        *compare_parts(classed.truth, new, old, rows.clusters, rows.dimensions, classes=len(classed.names)),
+    ]
+    if known.any():
+        flags, old_flags = (of_model[known] for of_model in _flags(rows, models))
+        found.append(compare_anomalies(rows.positive[known], flags, old_flags, rows.clusters[known]))
+    return corrected(found)
 
 
 def _footprint(conn: Connection, detector: str, version: int, seconds: float) -> Footprint:

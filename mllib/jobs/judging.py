@@ -35,6 +35,8 @@ class TrainReport:
     version: int
     verdict: Verdict
     policy: Policy
+    metric: str
+    """What the two figures below are: ``f1`` of anomalies, or ``macro_f1`` of classes."""
     candidate_f1: float | None
     champion_f1: float | None
     champion_version: int | None
@@ -117,6 +119,7 @@ def judge_candidate(
             version=version,
             verdict=decision.verdict,
             policy=policy,
+            metric=evidence.metric,
             candidate_f1=evidence.candidate.f1 if evidence.candidate else None,
             champion_f1=evidence.champion.f1 if evidence.champion else None,
             champion_version=champion,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -13,7 +13,8 @@ import polars as pl
 from sqlalchemy import Connection
 
 from mllib import borders, sources
-from mllib.detectors.base import Detector, Model
+from mllib.class_metrics import ClassMetrics, class_metrics
+from mllib.detectors.base import LABELS, MACRO_F1, ClassModel, Detector, Model
 from mllib.evaluation import BinaryMetrics, binary_metrics
 from mllib.features.stream import with_context
 from mllib.segments import Dimension
@@ -22,10 +23,32 @@ from mllib.store import labels
 from mllib.store import rows as row_store
 from mllib.types import Window
 
+_NO_CLASSES = pl.Series(dtype=pl.String)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassedRows:
+    """Of which class each row is, and what each model says. All arrays have shape (rows,), codes point to ``names``."""
+
+    names: tuple[str, ...]
+    truth: npt.NDArray[np.int64]
+    predicted: tuple[npt.NDArray[np.int64], ...]
+    labelled: npt.NDArray[np.bool_]
+    """Rows of which it is known whether they are anomalies: the class may be known of more."""
+
+    @property
+    def true_names(self) -> npt.NDArray[np.generic]:
+        """The true class of each row by its name."""
+        return np.array(self.names, dtype=np.str_)[self.truth] if self.truth.size else np.empty(0, dtype=np.str_)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LabelledScores:
-    """Labelled rows in order of (ts, log_id), and what each model says of them. All arrays have shape (rows,)."""
+    """Labelled rows in order of (ts, log_id), and what each model says of them. All arrays have shape (rows,).
+
+    For a detector that tells classes apart they are the rows whose class is known, and ``positive`` is false where
+    nobody says whether a row is an anomaly.
+    """
 
     ts_us: npt.NDArray[np.int64]
     log_ids: npt.NDArray[np.int64]
@@ -51,10 +74,28 @@ class LabelledScores:
 
     See `mllib.borders`. A row counts once, and not here if a model was trained on it.
     """
+    classed: ClassedRows | None = None
+    """For a detector that tells classes apart."""
 
-    def metrics(self, model: int, threshold: float) -> BinaryMetrics:
+    def metrics(self, model: int, threshold: float) -> BinaryMetrics | ClassMetrics:
         """Figures of one of the models at a threshold."""
-        return binary_metrics(self.positive, self.scores[model] >= threshold, self.scores[model])
+        flags = self.scores[model] >= threshold
+        if self.classed is None:
+            return binary_metrics(self.positive, flags, self.scores[model])
+        known = self.classed.labelled
+        return replace(
+            class_metrics(self.classed.truth, self.classed.predicted[model], self.classed.names),
+            positives=int(self.positive.sum()),
+            alert_rate=float(flags.mean()) if flags.size else None,
+            anomalies=binary_metrics(self.positive[known], flags[known], self.scores[model][known])
+            if known.any()
+            else None,
+        )
+
+    @property
+    def truth(self) -> npt.NDArray[np.generic]:
+        """What the rows are judged against: anomalies, or the names of the classes."""
+        return self.positive if self.classed is None else self.classed.true_names
 
 
 def score_labelled(
@@ -71,6 +112,7 @@ def score_labelled(
 ) -> LabelledScores:
     """Scores the rows of ``window`` with a verdict that was mature at ``as_of``, each model with its own features.
 
+    Where a column of the rows holds their true class, the rows that have one are scored, and no model is shown it.
     Unlabelled rows count as context. Rows within ``trained_on`` are left out and counted, and so are those that belong
     to a trace, an incident or a burst of lines from before the window: a model may know it from there. Verdicts filed
     after ``recorded_until`` do not count, whatever they are about.
@@ -82,20 +124,22 @@ def score_labelled(
     kept: list[pl.DataFrame] = []
     anomalies: list[pl.DataFrame] = []
     scores: list[list[npt.NDArray[np.float64]]] = [[] for _ in models]
+    predicted: list[list[pl.Series]] = [[] for _ in models]
     seconds = [0.0 for _ in models]
     excluded = 0
     seen = pl.any_horizontal(
         pl.lit(False), *(pl.col("ts").is_between(w.start, w.end, closed="left") for w in trained_on)
     )
-    carried = _carried(source)
+    carried, truth = _carried(source, pl.String if method.metric == MACRO_F1 else pl.Boolean), _Truth(method)
     stream = (
         row_store.stream(conn, source, selection, [window], context=method.context)
-        if not verdicts.is_empty()
+        if truth.in_rows or not verdicts.is_empty()
         else iter(())
     )
     for frame in with_context(stream, method.context):
-        marked = frame.join(verdicts, on="log_id", how="left", maintain_order="left").with_columns(
-            labelled=pl.col("claimed") & pl.col("positive").is_not_null(), seen=seen
+        joined = frame.join(verdicts, on="log_id", how="left", maintain_order="left")
+        marked = truth.marked(joined).with_columns(
+            labelled=pl.col("claimed") & pl.col("judged_by").is_not_null(), seen=seen
         )
         excluded += int((marked["labelled"] & marked["seen"]).sum())
         anomalies.append(marked.filter("labelled", "positive").select("ts", group))
@@ -106,7 +150,11 @@ def score_labelled(
         kept.append(rows)
         for number, model in enumerate(models):
             started = time.process_time()
-            scores[number].append(model.raw_scores(marked.select(frame.columns)))
+            shown = truth.hidden(marked.select(frame.columns))
+            features = model.features(shown)
+            scores[number].append(model.score(features))
+            if truth.classes:
+                predicted[number].append(_classes(model, features))
             seconds[number] += time.process_time() - started
     rows = pl.concat(kept) if kept else pl.DataFrame(schema=carried)
     tied = _tied(
@@ -122,8 +170,13 @@ def score_labelled(
     )
     free = ~np.logical_or.reduce(list(tied.values()))
     rows = rows.filter(pl.Series(free))
-    positive = rows["positive"].to_numpy().astype(np.bool_)
+    positive = rows["positive"].fill_null(value=False).to_numpy().astype(np.bool_)
     dimensions = {name: _dimension(rows[name]) for name in source.segments}
+    if truth.in_rows:
+        # Parts by the truth itself are the classes, which are compared as such.
+        compared = {name: values for name, values in dimensions.items() if name != method.truth}
+    else:
+        compared = dimensions
     ts_us = rows["ts"].to_physical().to_numpy()
     return LabelledScores(
         ts_us=ts_us,
@@ -132,11 +185,57 @@ def score_labelled(
         clusters=borders.clusters(ts_us, dimensions[group].codes, positive, borders.incident_limit(window)),
         response_time_ms=_numbers(rows, "response_time_ms"),
         status_code=_numbers(rows, "status_code"),
-        dimensions=dimensions,
+        dimensions=compared,
         scores=tuple(np.concatenate(part)[free] if part else np.empty(0) for part in scores),
         seconds=tuple(seconds),
         excluded=excluded,
         tied={kind: int(mask.sum()) for kind, mask in tied.items()},
+        classed=_classed(rows, predicted, free) if truth.classes else None,
+    )
+
+
+class _Truth:
+    """What rows are judged by: whether they are anomalies, or their class, out of the labels or of a column."""
+
+    def __init__(self, method: Detector) -> None:
+        self._method = method
+        self.classes = method.metric == MACRO_F1
+        self.in_rows = self.classes and method.truth != LABELS
+
+    def marked(self, joined: pl.DataFrame) -> pl.DataFrame:
+        """The rows with a column ``judged_by``, null where the truth is not known."""
+        if not self.classes:
+            return joined.with_columns(judged_by=pl.col("positive"))
+        values = joined[self._method.truth if self.in_rows else "label"]
+        return joined.with_columns(self._method.true_classes(values).cast(pl.String).alias("judged_by"))
+
+    def hidden(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """The rows as a model may see them: it must not read off what it is asked."""
+        if not self.in_rows:
+            return frame
+        return frame.with_columns(pl.lit(None, dtype=frame.schema[self._method.truth]).alias(self._method.truth))
+
+
+def _classes(model: Model, features: npt.NDArray[np.float32]) -> pl.Series:
+    if not isinstance(model, ClassModel):
+        raise TypeError(f"{type(model).__name__} tells no classes apart, but its detector is judged by macro_f1")
+    return pl.Series(model.classes, dtype=pl.String).gather(pl.Series(model.classify(features)[0], dtype=pl.UInt32))
+
+
+def _classed(
+    rows: pl.DataFrame, predicted: Sequence[Sequence[pl.Series]], free: npt.NDArray[np.bool_]
+) -> ClassedRows:
+    said = [pl.concat([_NO_CLASSES, *part]).filter(pl.Series(free)) for part in predicted]
+    names = pl.concat([rows["judged_by"].cast(pl.String), *said]).unique().sort()
+    codes = [
+        values.cast(pl.Enum(names)).to_physical().cast(pl.Int64).to_numpy()
+        for values in (rows["judged_by"].cast(pl.String), *said)
+    ]
+    return ClassedRows(
+        names=tuple(names),
+        truth=codes[0],
+        predicted=tuple(codes[1:]),
+        labelled=rows["positive"].is_not_null().to_numpy(),
     )
 
 
@@ -208,10 +307,11 @@ def _dimension(values: pl.Series) -> Dimension:
     return Dimension(codes=codes.to_numpy(), names=tuple(names))
 
 
-def _carried(source: Source) -> dict[str, pl.DataType | type[pl.DataType]]:
+def _carried(source: Source, judged_by: type[pl.DataType]) -> dict[str, pl.DataType | type[pl.DataType]]:
     """The columns that are kept of each labelled row, with their types: what is compared, not what is scored."""
     names = ("ts", "log_id", *source.segments, "response_time_ms", "status_code")
-    return {**{name: source.schema[name] for name in names if name in source.schema}, "positive": pl.Boolean}
+    known = {name: source.schema[name] for name in names if name in source.schema}
+    return {**known, "positive": pl.Boolean, "judged_by": judged_by}
 
 
 def _numbers(rows: pl.DataFrame, name: str) -> npt.NDArray[np.float64]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from sqlalchemy import Connection, Engine
 
 from mllib.detectors import detector as detector_named
@@ -18,7 +19,7 @@ from mllib.detectors.base import Model
 from mllib.errors import BadInput
 from mllib.jobs.labelled import LabelledScores
 from mllib.report import measures, page
-from mllib.report.contents import Example, ExampleGroup, Judgement, Rows, Version
+from mllib.report.contents import Classes, Example, ExampleGroup, Judgement, Rows, Version
 from mllib.sources import Table
 from mllib.store import reports
 from mllib.store.database import transaction
@@ -30,6 +31,9 @@ from mllib.types import Window
 log = logging.getLogger(__name__)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+Kinds = Sequence[tuple[str, str, npt.NDArray[np.bool_]]]
+"""Ways in which models treat rows: a title, what it means, and which rows those are."""
+
 _QUOTES = str.maketrans("", "", '"{}')
 
 
@@ -70,6 +74,7 @@ def draw(conn: Connection, judgement: Judgement, scored: LabelledScores, models:
         dimensions=scored.dimensions,
         scores=scored.scores,
         thresholds=tuple(model.threshold for model in models),
+        classes=_classes(scored, len(models)),
     )
     candidate = lineage_of(conn, judgement.detector, judgement.version)
     versions = [_version("Candidate", judgement.version, candidate)]
@@ -120,23 +125,17 @@ def write(found: StoredPage, content: str, path: Path | None = None) -> Path:
     return path.resolve()
 
 
+def _classes(scored: LabelledScores, models: int) -> Classes | None:
+    classed = scored.classed
+    if classed is None:
+        return None
+    return Classes(names=classed.names, truth=classed.truth, predicted=classed.predicted[:models])
+
+
 def _examples(conn: Connection, table: Table, rows: Rows, models: Sequence[Model]) -> tuple[ExampleGroup, ...]:
     if not models:
         return ()
-    new = rows.flags(0)
-    if len(models) > 1:
-        old = rows.flags(1)
-        kinds = (
-            ("Found only by the candidate", "Anomalies that the champion misses.", rows.positive & new & ~old),
-            ("Lost by the candidate", "Anomalies that only the champion finds.", rows.positive & old & ~new),
-            ("New false alarms", "Normal lines that only the candidate flags.", ~rows.positive & new & ~old),
-        )
-    else:
-        kinds = (
-            ("Found", "Anomalies that the candidate flags.", rows.positive & new),
-            ("Missed", "Anomalies that the candidate does not flag.", rows.positive & ~new),
-            ("False alarms", "Normal lines that the candidate flags.", ~rows.positive & new),
-        )
+    kinds = _kinds_of_classes(rows) if rows.classes else _kinds(rows)
     chosen = [measures.pick(rows, among) for _, _, among in kinds]
     every = np.concatenate(chosen)
     texts = reports.messages(
@@ -151,6 +150,34 @@ def _examples(conn: Connection, table: Table, rows: Rows, models: Sequence[Model
         )
         for (title, meaning, among), picked in zip(kinds, chosen, strict=True)
     )
+
+
+def _kinds(rows: Rows) -> Kinds:
+    new = rows.flags(0)
+    if len(rows.scores) > 1:
+        old = rows.flags(1)
+        return (
+            ("Found only by the candidate", "Anomalies that the champion misses.", rows.positive & new & ~old),
+            ("Lost by the candidate", "Anomalies that only the champion finds.", rows.positive & old & ~new),
+            ("New false alarms", "Normal lines that only the candidate flags.", ~rows.positive & new & ~old),
+        )
+    return (
+        ("Found", "Anomalies that the candidate flags.", rows.positive & new),
+        ("Missed", "Anomalies that the candidate does not flag.", rows.positive & ~new),
+        ("False alarms", "Normal lines that the candidate flags.", ~rows.positive & new),
+    )
+
+
+def _kinds_of_classes(rows: Rows) -> Kinds:
+    new = rows.right(0)
+    if len(rows.scores) > 1:
+        old = rows.right(1)
+        return (
+            ("Put right by the candidate", "Rows that the champion calls by another class.", new & ~old),
+            ("Lost by the candidate", "Rows that only the champion calls by their class.", old & ~new),
+            ("Wrong with both", "Rows that neither calls by their class.", ~new & ~old),
+        )
+    return (("Wrong", "Rows that the candidate calls by another class.", ~new),)
 
 
 def _example(rows: Rows, models: Sequence[Model], at: int, texts: Mapping[int, str]) -> Example:
@@ -171,6 +198,8 @@ def _example(rows: Rows, models: Sequence[Model], at: int, texts: Mapping[int, s
             float(model.calibrated(scores[at : at + 1])[0]) for model, scores in zip(models, rows.scores, strict=True)
         ),
         positive=bool(rows.positive[at]),
+        truth=rows.classes.names[int(rows.classes.truth[at])] if rows.classes else None,
+        said=tuple(rows.classes.names[int(said[at])] for said in rows.classes.predicted) if rows.classes else (),
     )
 
 

@@ -6,7 +6,7 @@ import logging
 import platform
 import subprocess
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version as library_version
 from typing import Any
@@ -15,12 +15,13 @@ import polars as pl
 from sqlalchemy import Connection, Engine
 
 from mllib import artifacts, evaluation, sources
+from mllib.class_metrics import ClassMetrics
 from mllib.detectors import detector as detector_named
-from mllib.detectors.base import Detector, Model
+from mllib.detectors.base import LABELS, MACRO_F1, Detector, Model
 from mllib.errors import NothingToTrainOn
 from mllib.evaluation import BinaryMetrics
-from mllib.fingerprint import Fingerprint, RowHashes
-from mllib.jobs.labelled import score_labelled
+from mllib.fingerprint import Fingerprint, RowHashes, VerdictHash
+from mllib.jobs.labelled import LabelledScores, score_labelled
 from mllib.settings import PROJECT
 from mllib.slices import Slices, grain_for, plan_slices
 from mllib.store import labels, lineage, registry
@@ -76,8 +77,8 @@ class Fitted:
     artifact_digest: str
     rows: RowHashes
     labels_hash: str
-    """SHA-256 over ids and verdicts of the validation rows."""
-    validation: BinaryMetrics
+    """SHA-256 over ids and verdicts of the validation rows, and of the training rows that a detector learned from."""
+    validation: BinaryMetrics | ClassMetrics
 
 
 def fit_candidate(
@@ -150,11 +151,16 @@ def plan(conn: Connection, method: Detector, *, as_of: datetime, options: Traini
             f"There is no {source.table.row} up to {as_of:%Y-%m-%d %H:%M:%S}. "
             "Ingest some with `millrace ingest PATH --format FORMAT`."
         )
-    last = extent.last_labelled or extent.last_row
-    grain = grain_for(extent.first_labelled or extent.first_row, last)
+    # Where the rows themselves hold the true class, all of them count as labelled, and none asks for a longer holdout.
+    in_rows = method.metric == MACRO_F1 and method.truth != LABELS
+    first_known, last_known = (None, None) if in_rows else (extent.first_labelled, extent.last_labelled)
+    last = last_known or extent.last_row
+    grain = grain_for(first_known or extent.first_row, last)
     counts = labels.hours(
         conn, source, until=last, as_of=as_of, delay=options.label_delay, grain=grain, snapshot=snapshot
     )
+    if in_rows:
+        counts = [replace(hour, labelled=hour.rows, positives=0) for hour in counts]
     return plan_slices(
         counts,
         first_row=extent.first_row,
@@ -172,14 +178,32 @@ def fit(conn: Connection, method: Detector, basis: TrainingBasis) -> Fitted:
     Raises NothingToTrainOn when there are too few rows.
     """
     log.info("Training on %s: %s rows.", basis.train, f"{basis.training_rows:,}")
-    fingerprint = Fingerprint(sources.source(method.source))
+    options = basis.options
+    source = sources.source(method.source)
+    fingerprint, verdict_hash = Fingerprint(source), VerdictHash()
 
     def frames() -> Iterator[pl.DataFrame]:
+        verdicts = None
+        if method.learns_from_labels:
+            verdicts = labels.in_window(
+                conn,
+                source,
+                basis.train,
+                as_of=basis.as_of,
+                delay=options.label_delay,
+                recorded_until=basis.recorded_until,
+            ).select("log_id", "label")
         for frame in training_rows(conn, method, basis.train, basis.snapshot):
             fingerprint.add(frame)
-            yield frame
+            if verdicts is None:
+                yield frame
+            else:
+                told = frame.join(verdicts, on="log_id", how="left", maintain_order="left")
+                # A verdict on a context row is one on a row before the training window.
+                told = told.with_columns(label=pl.when("claimed").then("label"))
+                verdict_hash.add(told)
+                yield told
 
-    options = basis.options
     model = method.fit(frames(), rows=basis.training_rows, seed=options.seed)
     validation = score_labelled(
         conn,
@@ -191,23 +215,31 @@ def fit(conn: Connection, method: Detector, basis: TrainingBasis) -> Fitted:
         snapshot=basis.snapshot,
         recorded_until=basis.recorded_until,
     )
-    threshold = evaluation.best_threshold(validation.scores[0], validation.positive)
-    if threshold is None:
-        threshold = model.expected_threshold(_budgeted_rate(basis))
-        log.info(
-            "Validation has labels of one class or none, so the threshold follows the budget of %g alerts a day.",
-            options.alerts_per_day,
-        )
-    model = model.with_threshold(threshold)
+    if method.tunes_threshold:
+        model = model.with_threshold(_threshold(model, validation, basis))
     content = artifacts.dumps(model.state())
     return Fitted(
         model=model,
         artifact=content,
         artifact_digest=artifacts.digest(content),
         rows=fingerprint.hashes(),
-        labels_hash=evaluation.holdout_hash(validation.ts_us, validation.log_ids, validation.positive),
-        validation=validation.metrics(0, threshold),
+        labels_hash=verdict_hash.with_those_of(
+            evaluation.holdout_hash(validation.ts_us, validation.log_ids, validation.truth)
+        ),
+        validation=validation.metrics(0, model.threshold),
     )
+
+
+def _threshold(model: Model, validation: LabelledScores, basis: TrainingBasis) -> float:
+    known = validation.classed.labelled if validation.classed else slice(None)
+    threshold = evaluation.best_threshold(validation.scores[0][known], validation.positive[known])
+    if threshold is None:
+        threshold = model.expected_threshold(_budgeted_rate(basis))
+        log.info(
+            "Validation has labels of one class or none, so the threshold follows the budget of %g alerts a day.",
+            basis.options.alerts_per_day,
+        )
+    return threshold
 
 
 def training_rows(conn: Connection, method: Detector, window: Window, snapshot: str) -> Iterator[pl.DataFrame]:

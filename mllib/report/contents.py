@@ -14,6 +14,15 @@ from mllib.segments import Dimension
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Classes:
+    """Of which class each row is, and what each model says: codes into ``names``, of shape (rows,)."""
+
+    names: tuple[str, ...]
+    truth: npt.NDArray[np.int64]
+    predicted: tuple[npt.NDArray[np.int64], ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Rows:
     """The labelled rows of the holdout, and which of them each model flags. All arrays have shape (rows,)."""
 
@@ -28,6 +37,15 @@ class Rows:
     """Raw scores of the candidate and, where there is one, of the champion."""
     thresholds: tuple[float, ...]
     """From which raw score on each of them flags a row."""
+
+    classes: Classes | None = None
+    """For a detector that tells classes apart; then right or wrong is a matter of the class."""
+
+    def right(self, model: int) -> npt.NDArray[np.bool_]:
+        """Of which rows a model says what is true."""
+        if self.classes is not None:
+            return np.asarray(self.classes.predicted[model] == self.classes.truth, dtype=np.bool_)
+        return np.asarray(self.flags(model) == self.positive, dtype=np.bool_)
 
     def flags(self, model: int) -> npt.NDArray[np.bool_]:
         """Which rows a model flags: 0 is the candidate, 1 the champion."""
@@ -72,6 +90,10 @@ class Example:
     scores: tuple[float, ...]
     """On the scale on which 0.6 and above is an alarm, the candidate's first."""
     positive: bool
+    truth: str | None = None
+    """Its class, where the detector tells classes apart, as untrusted as the rest."""
+    said: tuple[str, ...] = ()
+    """The classes that the models call it, the candidate's first."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from mllib.class_metrics import ClassMetrics
+from mllib.evidence import Evidence
 from mllib.paired_counts import Bools, Ints
 from mllib.report.contents import Rows
 from mllib.segments import Dimension, Segment, compare_segments
@@ -14,6 +16,8 @@ from mllib.segments import Dimension, Segment, compare_segments
 CURVE_POINTS = 200
 MIN_POSITIVES = 30
 RESAMPLES = 1000
+MAX_CLASSES = 20
+"""So many classes are shown against each other."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +38,16 @@ class Confusion:
     misses: int
     false_alarms: int
     quiet: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassConfusion:
+    """``counts[i][j]`` are the rows of class i that a model calls class j, in the order of ``names``."""
+
+    names: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...]
+    left_out: int
+    """How many rarer classes are not shown."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -150,6 +164,65 @@ def slice_f1(rows: Rows, compared: tuple[Segment, ...]) -> tuple[SliceF1, ...]:
     return tuple(found)
 
 
+def class_f1(evidence: Evidence) -> tuple[SliceF1, ...]:
+    """F1 of both models by class, the most frequent first, then macro-F1 by part of the rows, as the verdict has them.
+
+    Classes that no row is of are left out. The difference has its interval, the F1s by themselves have none.
+    """
+    new, old = evidence.candidate, evidence.champion
+    if not isinstance(new, ClassMetrics):
+        return ()
+    rivals = {figures.name: figures.f1 for figures in old.classes} if isinstance(old, ClassMetrics) else None
+    compared = {segment.value: segment for segment in evidence.segments if segment.dimension == "class"}
+    found = []
+    for figures in sorted(new.classes, key=lambda figures: (-figures.rows, figures.name)):
+        if not figures.rows:
+            continue
+        segment = compared.get(figures.name)
+        found.append(
+            SliceF1(
+                dimension="class",
+                value=figures.name,
+                rows=new.rows,
+                positives=figures.rows,
+                known=segment.known if segment else figures.rows >= MIN_POSITIVES,
+                candidate=F1Interval(f1=figures.f1, lower=None, upper=None),
+                champion=None
+                if rivals is None
+                else F1Interval(f1=rivals.get(figures.name, 0.0), lower=None, upper=None),
+                difference=_difference(segment) if segment else None,
+            )
+        )
+    return (
+        *found,
+        *(
+            SliceF1(
+                dimension=segment.dimension,
+                value=segment.value,
+                rows=segment.rows,
+                positives=segment.positives,
+                known=segment.known,
+                candidate=F1Interval(f1=segment.candidate_f1, lower=None, upper=None),
+                champion=F1Interval(f1=segment.champion_f1, lower=None, upper=None),
+                difference=_difference(segment),
+            )
+            for segment in evidence.segments
+            if segment.dimension != "class"
+        ),
+    )
+
+
+def class_confusion(metrics: ClassMetrics, *, most: int = MAX_CLASSES) -> ClassConfusion:
+    """The confusion matrix of one model, the classes with the most rows first; at most ``most`` of them."""
+    order = sorted(range(len(metrics.classes)), key=lambda at: (-metrics.classes[at].rows, metrics.classes[at].name))
+    kept = order[:most]
+    return ClassConfusion(
+        names=tuple(metrics.classes[at].name for at in kept),
+        counts=tuple(tuple(metrics.confusion[row][column] for column in kept) for row in kept),
+        left_out=len(order) - len(kept),
+    )
+
+
 def pick(rows: Rows, among: Bools, *, most: int = 10) -> Ints:
     """Up to ``most`` of the rows in the mask ``among``, as positions in order of time.
 
@@ -166,7 +239,7 @@ def pick(rows: Rows, among: Bools, *, most: int = 10) -> Ints:
 
 
 def _right(rows: Rows) -> tuple[Bools, Bools]:
-    return rows.flags(0) == rows.positive, rows.flags(1) == rows.positive
+    return rows.right(0), rows.right(1)
 
 
 def _agreement(name: str, new: Bools, old: Bools, among: Bools) -> Agreement:
@@ -192,6 +265,10 @@ def _f1_alone(rows: Rows, model: int) -> tuple[Segment, ...]:
         min_positives=MIN_POSITIVES,
         resamples=RESAMPLES,
     )
+
+
+def _difference(segment: Segment) -> F1Interval:
+    return F1Interval(f1=segment.difference, lower=segment.lower, upper=segment.upper)
 
 
 def _interval(segment: Segment) -> F1Interval:

@@ -10,6 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from mllib.class_metrics import ClassMetrics
 from mllib.evaluation import BinaryMetrics
 from mllib.promotion import Evidence
 from mllib.report import charts, measures, words
@@ -54,18 +55,30 @@ def render(
     has_champion = evidence.champion is not None
     names = ("Candidate", "Champion")[: len(rows.scores)]
     styles = ("candidate", "champion")
+    classed = evidence.classes
+    trivial = "The most frequent class" if classed else "Flagging every line"
     curves = [
         charts.line(name, style, curve)
         for number, (name, style) in enumerate(zip(names, styles, strict=False))
-        if (curve := measures.precision_recall(rows.positive, rows.scores[number], rows.thresholds[number]))
+        if not classed
+        and (curve := measures.precision_recall(rows.positive, rows.scores[number], rows.thresholds[number]))
     ]
     confusions = [
         (name, style, measures.confusion(rows.positive, rows.flags(number)))
         for number, (name, style) in enumerate(zip(names, styles, strict=False))
+        if not classed
     ]
     if evidence.first and confusions:
         everything = measures.confusion(rows.positive, rows.positive | True)
         confusions.append(("Flagging every line", "champion", everything))
+    class_confusions = [
+        (name, style, measures.class_confusion(metrics))
+        for name, style, metrics in zip(names, styles, (evidence.candidate, evidence.champion), strict=False)
+        if isinstance(metrics, ClassMetrics)
+    ]
+    parts: tuple[measures.SliceF1, ...] = ()
+    if rows.scores:
+        parts = measures.class_f1(evidence) if classed else measures.slice_f1(rows, evidence.segments)
     return (
         environment()
         .get_template("report.html.j2")
@@ -77,18 +90,21 @@ def render(
             measured=evidence.candidate is not None,
             figures=_figures(evidence, lines_per_day),
             label_counts=label_counts,
-            rival="Champion" if has_champion else "Flagging every line",
-            baselines={"Flagging every line": evidence.flag_everything_f1, **evidence.rule_f1},
+            rival="Champion" if has_champion else trivial,
+            baselines=_baselines(evidence, trivial),
+            class_confusions=class_confusions,
             curves=curves,
             base_rate=charts.y(evidence.holdout_positives / evidence.holdout_rows) if evidence.holdout_rows else None,
             chart=charts,
             confusions=confusions,
             slices=[
                 (part, charts.whisker(part.candidate), charts.whisker(part.champion) if part.champion else None)
-                for part in (measures.slice_f1(rows, evidence.segments) if rows.scores else ())
+                for part in parts
             ],
             agreement=measures.agreement(rows) if has_champion else None,
-            agreement_by_service=measures.agreement_by(rows, next(iter(rows.dimensions))) if has_champion else (),
+            agreement_by_service=measures.agreement_by(rows, next(iter(rows.dimensions)))
+            if has_champion and rows.dimensions
+            else (),
             examples=examples,
             versions=versions,
         )
@@ -151,7 +167,16 @@ def _escaped(character: str) -> str:
     return {"\n": "\\n", "\r": "\\r", "\t": "    "}.get(character) or f"\\u{ord(character):04x}"
 
 
+def _baselines(evidence: Evidence, trivial: str) -> dict[str, float]:
+    """F1 of rules of thumb by name."""
+    if not evidence.classes:
+        return {trivial: evidence.flag_everything_f1, **evidence.rule_f1}
+    return {trivial: evidence.candidate.most_frequent_f1} if isinstance(evidence.candidate, ClassMetrics) else {}
+
+
 def _figures(evidence: Evidence, lines_per_day: float | None) -> list[Figure]:
+    if evidence.classes:
+        return _class_figures(evidence, lines_per_day)
     new, old = evidence.candidate, evidence.champion
     first = evidence.first
     everything = {"f1": evidence.flag_everything_f1, "recall": 1.0, "alert_rate": 1.0}
@@ -202,7 +227,53 @@ def _figures(evidence: Evidence, lines_per_day: float | None) -> list[Figure]:
     ]
 
 
-def _figure(metrics: BinaryMetrics | None, name: str) -> float | None:
+def _class_figures(evidence: Evidence, lines_per_day: float | None) -> list[Figure]:
+    new, old = evidence.candidate, evidence.champion
+    f1 = _figure(new, "f1"), evidence.rival_f1
+    accuracy = _figure(new, "accuracy"), _figure(old, "accuracy")
+    rate = _figure(new, "alert_rate"), _figure(old, "alert_rate")
+    daily = [None if share is None or lines_per_day is None else share * lines_per_day for share in rate]
+    found = [_figure(getattr(metrics, "anomalies", None), "f1") for metrics in (new, old)]
+    return [
+        Figure(
+            name="Macro-F1",
+            meaning="the mean of the classes' F1s, each class alike, 1 is perfect; the verdict goes by it",
+            candidate=_or_dash(f1[0], ".4f"),
+            rival=_or_dash(f1[1], ".4f"),
+            difference=_or_dash(_minus(*f1), "+.4f"),
+        ),
+        Figure(
+            name="Accuracy",
+            meaning="of all rows, how many are called by their class",
+            candidate=_or_dash(accuracy[0], ".1%"),
+            rival=_or_dash(accuracy[1], ".1%"),
+            difference=_points(_minus(*accuracy)),
+        ),
+        Figure(
+            name="Alert rate",
+            meaning="of the rows, how many it flags as an anomaly",
+            candidate=_or_dash(rate[0], ".2%"),
+            rival=_or_dash(rate[1], ".2%"),
+            difference=_points(_minus(*rate), digits=2),
+        ),
+        Figure(
+            name="Alarms a day",
+            meaning="at that rate, with all lines of the holdout",
+            candidate=_or_dash(daily[0], ",.0f"),
+            rival=_or_dash(daily[1], ",.0f"),
+            difference=_or_dash(_minus(*daily), "+,.0f"),
+        ),
+        Figure(
+            name="F1 of anomalies",
+            meaning="on the rows of which it is known whether they are one",
+            candidate=_or_dash(found[0], ".4f"),
+            rival=_or_dash(found[1], ".4f"),
+            difference=_or_dash(_minus(*found), "+.4f"),
+        ),
+    ]
+
+
+def _figure(metrics: BinaryMetrics | ClassMetrics | None, name: str) -> float | None:
     value: float | None = getattr(metrics, name, None)
     return value
 

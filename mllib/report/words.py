@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mllib.class_metrics import ClassMetrics
+from mllib.evaluation import BinaryMetrics
 from mllib.report.contents import Judgement
 from mllib.types import Verdict
 
@@ -29,6 +31,7 @@ BADGES = {
 GATES = {
     "usable": "The model is intact",
     "enough_positives": "Enough labelled anomalies",
+    "enough_classes": "Enough rows of several classes",
     "enough_normal": "Enough labelled normal lines",
     "usual_volume": "Days like those trained on",
     "usual_labels": "Labels like those trained on",
@@ -38,6 +41,8 @@ GATES = {
     "cost": "Not far slower or larger",
     "evidence": "The gain is beyond doubt",
 }
+
+CLASS_GATES = {"f1": "Macro-F1 is higher", "slices": "No class, service or level left behind"}
 
 
 def summary(judgement: Judgement) -> Summary:
@@ -52,8 +57,10 @@ def summary(judgement: Judgement) -> Summary:
     )
 
 
-def gate_name(name: str) -> str:
-    """A gate's name for people."""
+def gate_name(name: str, *, classes: bool = False) -> str:
+    """A gate's name for people, for detectors with ``classes`` if so."""
+    if classes and name in CLASS_GATES:
+        return CLASS_GATES[name]
     return GATES.get(name, name.replace("_", " ").capitalize())
 
 
@@ -84,16 +91,31 @@ def _counts(judgement: Judgement) -> str:
         return "So it could not be measured."
     if not candidate.rows:
         return "There was no labelled line to measure it on."
+    if isinstance(candidate, ClassMetrics):
+        return _class_counts(candidate, champion if isinstance(champion, ClassMetrics) else None)
     text = (
         f"On {candidate.rows:,} labelled lines that no model was trained on, the candidate finds "
         f"{candidate.true_positives:,} of {candidate.positives:,} anomalies, and "
         f"{candidate.alarms - candidate.true_positives:,} of its {candidate.alarms:,} alarms are false."
     )
-    if champion is not None:
+    if isinstance(champion, BinaryMetrics):
         text += (
             f" The champion, on the same lines, finds {champion.true_positives:,}, and "
             f"{champion.alarms - champion.true_positives:,} of its {champion.alarms:,} alarms are false."
         )
+    return text
+
+
+def _class_counts(candidate: ClassMetrics, champion: ClassMetrics | None) -> str:
+    def right(metrics: ClassMetrics) -> int:
+        return sum(figures.hits for figures in metrics.classes)
+
+    text = (
+        f"On {candidate.rows:,} rows whose class is known and that no model was trained on, the candidate calls "
+        f"{right(candidate):,} by their class."
+    )
+    if champion is not None:
+        text += f" The champion, on the same rows, {right(champion):,}."
     return text
 
 

@@ -76,7 +76,7 @@ def in_window(
     delay: timedelta,
     recorded_until: datetime | None = None,
 ) -> pl.DataFrame:
-    """Mature verdicts on rows of a window: columns ``log_id`` and ``positive`` (any verdict but 0).
+    """Mature verdicts on rows of a window: columns ``log_id``, ``label`` and ``positive`` (any but 0).
 
     Imported ones count as known at the time of their row, however late they were filed; with ``recorded_until`` those
     that were really filed later are left out.
@@ -90,9 +90,9 @@ def in_window(
     }
     rows = conn.execute(queries.of(source, "labels.in_window"), binds).all()
     return pl.DataFrame(
-        {"log_id": [row.log_id for row in rows], "positive": [row.label != "0" for row in rows]},
-        schema={"log_id": pl.Int64, "positive": pl.Boolean},
-    )
+        {"log_id": [row.log_id for row in rows], "label": [row.label for row in rows]},
+        schema={"log_id": pl.Int64, "label": pl.String},
+    ).with_columns(positive=pl.col("label") != "0")
 
 
 def stage(conn: Connection, labels: Iterable[StagedLabel]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -185,14 +186,33 @@ def _framer(source: Source) -> Callable[[list[bytes]], pl.DataFrame]:
             )
         elif column.kind == "texts":
             changes.append(values.str.json_decode(schema[column.name]))
-        elif column is _FEATURES:
-            changes.append(values.str.json_decode(features))
 
     def frame(lines: list[bytes]) -> pl.DataFrame:
         read = pl.read_csv(io.BytesIO(b"".join(lines)), has_header=False, schema=raw).with_columns(changes)
-        return read.unnest("features").select(*schema) if source.features else read
+        if not source.features:
+            return read
+        return read.with_columns(_decoded(read["features"], features)).unnest("features").select(*schema)
 
     return frame
+
+
+def _decoded(texts: pl.Series, features: pl.Struct) -> pl.Series:
+    """JSON objects as structs. A value that is not of its column's type is missing; so is one that no column has.
+
+    Any program may insert flows: one that writes nonsense must not keep all others from being read.
+    """
+    try:
+        return texts.str.json_decode(features)
+    except pl.exceptions.ComputeError:
+        numbers = {field.name for field in features.fields if field.dtype.is_numeric()}
+        names = [field.name for field in features.fields]
+        decoded = []
+        for text in texts:
+            # parse_int: whole numbers of any length.
+            told = {} if text is None else json.loads(text, parse_int=float)
+            fits = {name: isinstance(told.get(name), float if name in numbers else str) for name in names}
+            decoded.append({name: told[name] if fits[name] else None for name in names})
+        return pl.Series(texts.name, decoded, dtype=features)
 
 
 def _narrowed(selection: Selection, window: Window) -> Selection:

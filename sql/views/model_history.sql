@@ -40,7 +40,7 @@ comment on column analytics.model_history.train_start is 'First event time that 
 comment on column analytics.model_history.train_end is 'End of the training window, itself left out.';
 comment on column analytics.model_history.training_rows is 'Rows in the training window.';
 comment on column analytics.model_history.verdict is 'promote, refuse or not_enough_evidence.';
-comment on column analytics.model_history.f1 is 'Its F1 on the holdout.';
+comment on column analytics.model_history.f1 is 'Its F1 on the holdout; macro-F1 for a detector with classes.';
 comment on column analytics.model_history.champion_f1 is 'F1 of the champion on the same rows.';
 comment on column analytics.model_history.reason is 'The verdict in a sentence.';
 comment on column analytics.model_history.as_of is 'Time up to which the training looked at data.';

@@ -31,7 +31,7 @@ comment on column analytics.promotion_decisions.kind is 'gate, forced or rollbac
 comment on column analytics.promotion_decisions.verdict is 'promote, refuse or not_enough_evidence.';
 comment on column analytics.promotion_decisions.policy is 'Policy that decided: strict or evidence.';
 comment on column analytics.promotion_decisions.other_verdict is 'What the other policy would have said.';
-comment on column analytics.promotion_decisions.candidate_f1 is 'F1 of the candidate on the holdout.';
+comment on column analytics.promotion_decisions.candidate_f1 is 'F1 of the candidate on the holdout; macro-F1 for a detector with classes.';
 comment on column analytics.promotion_decisions.champion_f1 is 'F1 of the champion on the same rows.';
 comment on column analytics.promotion_decisions.holdout_rows is 'Labelled rows in the holdout.';
 comment on column analytics.promotion_decisions.holdout_positives is 'Labelled anomalies among them.';

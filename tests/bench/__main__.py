@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.bench import backfill, bgl, gate, hdfs, light, replay, speed
+from tests.bench import backfill, bgl, gate, hdfs, light, nsl_kdd, replay, speed
 
 BENCHMARKS = {
     "speed": speed.run,
@@ -18,9 +18,10 @@ BENCHMARKS = {
     "backfill": backfill.run,
     "bgl": bgl.run,
     "hdfs": hdfs.run,
+    "nsl_kdd": nsl_kdd.run,
     "replay": replay.run,
 }
-NEED_DATA = ("bgl", "hdfs")
+NEED_DATA = ("bgl", "hdfs", "nsl_kdd")
 
 
 def main() -> None:
@@ -29,7 +30,7 @@ def main() -> None:
     parser.add_argument(
         "--data",
         type=Path,
-        help="folder of the data set, for bgl and hdfs; replay takes BGL out of it instead of generated logs",
+        help="folder of the data set, for bgl, hdfs and nsl_kdd; replay takes BGL out of it instead of generated logs",
     )
     chosen = parser.parse_args()
     if chosen.name in NEED_DATA and chosen.data is None:

@@ -257,7 +257,7 @@ def _stopped_in_mid_shard(engine: Engine, start: Callable[[str], Scorer]) -> tup
 
 
 @pytest.mark.parametrize(
-    "cut", ["copy (select log_id%", "insert into millrace.prediction_hours%"], ids=["reader", "writer"]
+    "cut", ['copy (select "log_id"%', "insert into millrace.prediction_hours%"], ids=["reader", "writer"]
 )
 def test_cut_off_from_the_database_in_mid_shard(engine: Engine, champion: int, cut: str) -> None:
     insert_logs(engine, 3_000)

@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from mllib.errors import SchemaOutOfDate
 from mllib.settings import PROJECT, SQL
+from mllib.sources import SOURCES
 from mllib.store.database import transaction
 from mllib.store.migrate import migrate, migration_files, require_schema
 from mllib.store.queries import parse, queries
@@ -142,12 +143,23 @@ def bare(sql: str) -> str:
     return re.sub(r"\A(--.*\n)+", "", sql)
 
 
+def statements() -> dict[str, str]:
+    """Every statement; one that is the same for every source once for each."""
+    fixed = {name: sql for name, sql in QUERIES.items() if "source_r" not in sql}
+    filled = {
+        f"{name} of {source.name}": str(queries.of(source, name))
+        for name in QUERIES.keys() - fixed.keys()
+        for source in SOURCES.values()
+    }
+    return fixed | filled
+
+
 def test_every_named_query_is_valid_here(engine: Engine) -> None:
     """PREPARE parses a statement and looks every name and type up, without running it; DDL it does not take."""
     wrong = {}
     with engine.connect() as conn:
         conn.execute(queries["labels.stage"])
-        for name, sql in QUERIES.items():
+        for name, sql in statements().items():
             compiled = str(text(bare(sql)).compile(dialect=postgresql.dialect(paramstyle="numeric_dollar")))
             prepare = "" if compiled.startswith(("create ", "lock ")) else f'prepare "{name}" as '
             try:

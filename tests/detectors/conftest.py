@@ -1,4 +1,4 @@
-"""The detectors of log lines, each fitted once for the contract suite."""
+"""All detectors, each fitted once for the contract suite on rows of its source."""
 
 from __future__ import annotations
 
@@ -6,24 +6,40 @@ import numpy as np
 import polars as pl
 import pytest
 
+from mllib import sources
 from mllib.detectors import detector, names
 from mllib.detectors.base import Detector, Model
+from tests.detectors.connections import make_connections
 from tests.factories import in_chunks, make_logs
 
 ROWS = 3_000
 LOG_DETECTORS = [name for name in names() if detector(name).source == "logs"]
+MAKERS = {"logs": make_logs, "nsl_kdd_flows": make_connections}
+KINDS = [name for name in names() if detector(name).source in MAKERS]
 
 _models: dict[str, Model] = {}
+
+
+def training_rows(kind: Detector, n: int = ROWS) -> pl.DataFrame:
+    """What a detector is fitted on; with labels where it needs them."""
+    made = MAKERS[kind.source](n)
+    return made if kind.learns_from_labels else made.select(*sources.source(kind.source).schema)
+
+
+def rows_to_score(kind: Detector, n: int, *, seed: int = 1, span_s: float | None = None) -> pl.DataFrame:
+    """Rows of the detector's source, as they are scored: nobody says what they are."""
+    return MAKERS[kind.source](n, seed=seed, span_s=span_s).select(*sources.source(kind.source).schema)
 
 
 def fitted(name: str) -> Model:
     """One model per detector for the whole suite: models do not change."""
     if name not in _models:
-        _models[name] = detector(name).fit(in_chunks(make_logs(ROWS), 1_000), rows=ROWS)
+        kind = detector(name)
+        _models[name] = kind.fit(in_chunks(training_rows(kind), 1_000), rows=ROWS)
     return _models[name]
 
 
-@pytest.fixture(params=LOG_DETECTORS)
+@pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> Detector:
     return detector(request.param)
 
@@ -33,9 +49,33 @@ def model(kind: Detector) -> Model:
     return fitted(kind.name)
 
 
+@pytest.fixture
+def rows(kind: Detector) -> pl.DataFrame:
+    return rows_to_score(kind, 2_000)
+
+
+@pytest.fixture(params=LOG_DETECTORS)
+def log_kind(request: pytest.FixtureRequest) -> Detector:
+    return detector(request.param)
+
+
+@pytest.fixture
+def log_model(log_kind: Detector) -> Model:
+    return fitted(log_kind.name)
+
+
 @pytest.fixture(scope="module")
 def logs() -> pl.DataFrame:
     return make_logs(2_000, seed=1)
+
+
+def outliers_of(kind: Detector, n: int, *, seed: int = 0) -> tuple[pl.DataFrame, np.ndarray]:
+    """Rows of the detector's source, with labels where it needs them, and which of them are unlike the others."""
+    if kind.source == "logs":
+        # Spread over a day, so that an outlier's five minutes do not cover all rows.
+        return with_outliers(make_logs(n, seed=seed, span_s=86_400))
+    made = make_connections(n, seed=seed)
+    return made, (made["label"] != "0").to_numpy()
 
 
 def with_outliers(logs: pl.DataFrame) -> tuple[pl.DataFrame, np.ndarray]:

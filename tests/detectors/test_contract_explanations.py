@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from mllib.detectors.base import Model, ModelState
-from tests.detectors.conftest import with_outliers
+from tests.detectors.conftest import outliers_of
 from tests.factories import make_logs
 
 
@@ -20,11 +20,11 @@ def explained(model: Model, logs: pl.DataFrame) -> list[dict[str, Any]]:
     return [json.loads(text) for text in model.predict(logs)["explanation"].drop_nulls()]
 
 
-def test_every_anomaly_is_explained_and_nothing_else(model, logs):
-    prediction = model.predict(logs)
+def test_every_anomaly_is_explained_and_nothing_else(model, rows):
+    prediction = model.predict(rows)
     assert prediction["is_anomaly"].any()
     assert prediction["explanation"].is_not_null().to_list() == prediction["is_anomaly"].to_list()
-    for explanation in explained(model, logs):
+    for explanation in explained(model, rows):
         assert 1 <= len(explanation["features"]) <= 5
         assert explanation["look_at"]
         for feature in explanation["features"]:
@@ -32,8 +32,8 @@ def test_every_anomaly_is_explained_and_nothing_else(model, logs):
             assert {"value", "words"} & feature.keys()
 
 
-def test_shares_add_up_to_the_excess_of_every_anomaly(model):
-    outliers, _ = with_outliers(make_logs(3_000, seed=6))
+def test_shares_add_up_to_the_excess_of_every_anomaly(kind, model):
+    outliers, _ = outliers_of(kind, 3_000, seed=6)
     found = explained(model, outliers)
     assert len(found) > 30
     for explanation in found:
@@ -43,13 +43,13 @@ def test_shares_add_up_to_the_excess_of_every_anomaly(model):
         assert explanation["excess"] > 0
 
 
-def test_what_would_be_normal_is_normal_when_scored(kind):
+def test_what_would_be_normal_is_normal_when_scored(log_kind):
     far = pl.int_range(pl.len()) % 50 == 0
     logs = make_logs(3_000, seed=8, span_s=86_400).with_columns(
         response_time_ms=pl.when(far).then(5_000.0).otherwise("response_time_ms"),
         message=pl.when(far).then(pl.lit("request completed, " + "at last, " * 20)).otherwise("message"),
     )
-    model = kind.fit([logs], rows=3_000)
+    model = log_kind.fit([logs], rows=3_000)
     flagged = model.predict(logs)["is_anomaly"]
     features = model.features(logs)[flagged.to_numpy()]
     told = 0
@@ -66,12 +66,12 @@ def test_what_would_be_normal_is_normal_when_scored(kind):
 @pytest.mark.parametrize(
     "hostile", ['"},{"a":"', "'; drop table logs; --", "\x00\x1b[31m\u202e\n", "\\", "😀" * 500, "<b>" * 99]
 )
-def test_hostile_text_stays_a_value(kind, hostile):
+def test_hostile_text_stays_a_value(log_kind, hostile):
     names = pl.Series([hostile] * 20 + ["ok"] * 580)
     logs = make_logs(600, service=names, level=names)
     rare = pl.int_range(pl.len()) < 20
     logs = logs.with_columns(message=pl.when(rare).then(pl.lit(f"{hostile} {hostile}")).otherwise("message"))
-    prediction = kind.fit([logs], rows=600).predict(logs)
+    prediction = log_kind.fit([logs], rows=600).predict(logs)
     texts = prediction["explanation"].drop_nulls().to_list()
     assert texts
     for text in texts:
@@ -85,9 +85,9 @@ def test_hostile_text_stays_a_value(kind, hostile):
                 assert all(a in (b, "\ufffd") for a, b in zip(kept, hostile, strict=False))
 
 
-def test_models_from_before_explanations_still_score_and_say_so(kind, model, logs):
-    state = model.state()
-    old = kind.load(
+def test_models_from_before_explanations_still_score_and_say_so(log_kind, log_model, logs):
+    state = log_model.state()
+    old = log_kind.load(
         ModelState(
             header={name: value for name, value in state.header.items() if name != "explains"},
             arrays={
@@ -95,15 +95,15 @@ def test_models_from_before_explanations_still_score_and_say_so(kind, model, log
             },
         )
     )
-    prediction, now = old.predict(logs), model.predict(logs)
+    prediction, now = old.predict(logs), log_model.predict(logs)
     assert prediction.drop("explanation").equals(now.drop("explanation"))
     assert prediction["explanation"].is_not_null().to_list() == now["is_anomaly"].to_list()
     for explanation in explained(old, logs):
         assert "trained before explanations" in explanation["note"]
-    assert kind.load(old.state()).predict(logs).equals(prediction)
+    assert log_kind.load(old.state()).predict(logs).equals(prediction)
 
 
-def test_a_threshold_below_the_usual_leaves_rows_without_excess_and_says_so(model, logs):
-    notes = [explanation.get("note") for explanation in explained(model.with_threshold(1e-6), logs)]
+def test_a_threshold_below_the_usual_leaves_rows_without_excess_and_says_so(log_model, logs):
+    notes = [explanation.get("note") for explanation in explained(log_model.with_threshold(1e-6), logs)]
     assert len(notes) == logs.height
     assert {"its paths are no shorter than usual: the threshold is very low", None} == set(notes)
