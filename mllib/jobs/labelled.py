@@ -222,9 +222,7 @@ def _classes(model: Model, features: npt.NDArray[np.float32]) -> pl.Series:
     return pl.Series(model.classes, dtype=pl.String).gather(pl.Series(model.classify(features)[0], dtype=pl.UInt32))
 
 
-def _classed(
-    rows: pl.DataFrame, predicted: Sequence[Sequence[pl.Series]], free: npt.NDArray[np.bool_]
-) -> ClassedRows:
+def _classed(rows: pl.DataFrame, predicted: Sequence[Sequence[pl.Series]], free: npt.NDArray[np.bool_]) -> ClassedRows:
     said = [pl.concat([_NO_CLASSES, *part]).filter(pl.Series(free)) for part in predicted]
     names = pl.concat([rows["judged_by"].cast(pl.String), *said]).unique().sort()
     codes = [
