@@ -122,7 +122,7 @@ def _lines(block: str, number: int) -> pl.DataFrame:
     col = pl.col("line")
     # Colours that GitHub gives the commands of a step become a prompt, before the codes go. What a terminal would write
     # over stays: a carriage return must not hide a command.
-    prompted = col.str.replace(r"^((?:\S{20,40}Z )?)\x1b\[36;1m", "${1}\\$ ").str.replace_all(r"\x1b\[0?K", "\r")
+    prompted = col.str.replace(r"^((?:\S{20,40}Z )?)\x1b\[36;1m", "${1}$$ ").str.replace_all(r"\x1b\[0?K", "\r")
     frame = (
         pl.DataFrame({"line": block.split("\n")}, schema={"line": pl.String})
         .with_row_index("number", offset=number)
@@ -217,8 +217,12 @@ def _hosts(frame: pl.DataFrame, reading: Reading) -> None:
     for found in _distinct(rows.filter("tool")):
         for host in commands.argument_hosts(found):
             reading.meet("command", host)
-    if "command" in addresses["contact"]:
-        _note(reading, "network_host", rows.filter(pl.col("contact") == "command"))
+    named = rows.filter(pl.col("contact") == "command").select("number", "line").head(MAX_DISTINCT)
+    for number, whole in named.iter_rows():
+        if len(reading.excerpts.get("network_host", ())) == MAX_EXCERPTS:
+            break
+        if "://" in whole or any(commands.argument_hosts(whole[: secrets.MAX_LINE])):
+            reading.note("network_host", number, whole)
 
 
 def _remote_scripts(frame: pl.DataFrame, reading: Reading) -> None:
@@ -255,11 +259,12 @@ def _dumps_and_pulls(frame: pl.DataFrame, reading: Reading) -> None:
     dumps, pulls = frame.filter("dump"), frame.filter("pull")
     declared = frame.select(run=pl.col("declared").rle())["run"].struct.unnest()
     blocks = int((declared["value"] & (declared["len"] >= MANY_VARIABLES)).sum())
-    reading.counts["environment_dumps"] += max(len(dumps), blocks)
+    reading.counts["dumps_ordered"] += len(dumps)
+    reading.counts["dumps_printed"] += blocks
     _note(reading, "environment_dump", dumps)
-    # A pull is one command and one line of what it says.
     ordered = len(pulls.filter(pl.col("line").str.contains(linear(patterns.IMAGE_PULL_COMMAND))))
-    reading.counts["image_pulls"] += max(ordered, len(pulls) - ordered)
+    reading.counts["pulls_ordered"] += ordered
+    reading.counts["pulls_told"] += len(pulls) - ordered
     _note(reading, "image_pull", pulls)
 
 

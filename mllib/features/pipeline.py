@@ -61,9 +61,10 @@ def pipeline_features(text: str, meta: PipelineMeta | None = None) -> PipelineFe
     ``[{"line": 1, "excerpt": "..."}]`` with secrets masked; ``privileges``, what rights were changed with; and
     ``contacts``, for each host how it was met and how often: also those that are only mentioned.
 
-    Limits: the numbers count wordings, so that a log that prints a script counts as if it had run it, and a command
-    that is not printed does not count. A secret counts once, however often it is shown. Closing lines that tell the
-    outcome are lines like others: where the outcome is to be predicted, they must be taken out before.
+    Limits: the numbers count wordings, so that a log that prints a script counts as if it had run it, a command that
+    GitHub shows as the name of its step counts twice, and one that is not printed does not count. A secret counts once,
+    however often it is shown. Closing lines that tell the outcome are lines like others: where the outcome is to be
+    predicted, they must be taken out before.
     """
     from mllib.features._pipeline_reading import CONTACTS, read
     from mllib.features._pipeline_secrets import excerpt
@@ -85,6 +86,9 @@ def pipeline_features(text: str, meta: PipelineMeta | None = None) -> PipelineFe
         distinct_commands=float(len(reading.commands)),
         distinct_network_hosts=float(len(hosts)),
         secret_like_tokens=float(len(reading.secrets)),
+        # One is a command and what it prints, and a log may show either.
+        environment_dumps=float(max(counts["dumps_ordered"], counts["dumps_printed"])),
+        image_pulls=float(max(counts["pulls_ordered"], counts["pulls_told"])),
     )
     evidence: dict[str, object] = {
         kind: [{"line": excerpt.line, "excerpt": excerpt.text} for excerpt in reading.excerpts[kind]]

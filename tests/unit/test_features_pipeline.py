@@ -28,8 +28,9 @@ AWS = "AKIA" + "Q7RT" * 4
 GITHUB = "ghp_" + "a1B2c3D4" * 4
 PASSWORD = "Wq7!kd92" + "Lm"
 
-TRAVIS = f"""\
-travis_fold:start:git.checkout\r\x1b[0Ktravis_time:start:0a1b\r\x1b[0K$ git clone --depth=50 https://code.example.org/shop/web.git shop/web\r
+TRAVIS = """\
+travis_fold:start:git.checkout\r\x1b[0Ktravis_time:start:0a1b\r\x1b[0K$ git clone --depth=50 \
+https://code.example.org/shop/web.git shop/web\r
 Cloning into 'shop/web'...\r
 travis_time:end:0a1b:start=1700000000000000000,finish=1700000002500000000,duration=2500000000\r\x1b[0Ktravis_fold:end:git.checkout\r
 $ cd shop/web\r
@@ -62,29 +63,19 @@ GITHUB_ACTIONS = f"""\
 
 PLAIN = "$ make\nerror: no rule\n0 errors\n+ printenv | sort\n--- FAIL: TestOne\n"
 
+
+def numbers(text: str) -> dict[str, float | None]:
+    """Seventeen numbers in the order of PIPELINE_FEATURES; "-" for one that is not known."""
+    return dict(zip(PIPELINE_FEATURES, (None if word == "-" else float(word) for word in text.split()), strict=True))
+
+
 LOGS = [
-    (
-        TRAVIS,
-        dict(duration_s=9, log_lines=13, log_bytes=len(TRAVIS), step_count=2, failed_step_count=1, error_lines=0)
-        | dict(warning_lines=1, retry_count=1, distinct_commands=6, dependency_installs=2, distinct_network_hosts=2)
-        | dict(remote_script_executions=1, privilege_changes=1, secret_like_tokens=0, environment_dumps=1)
-        | dict(image_pulls=0, test_failures=1),
-    ),
-    (
-        GITHUB_ACTIONS,
-        dict(duration_s=20.5, log_lines=13, log_bytes=len(GITHUB_ACTIONS) + 2, step_count=3, failed_step_count=1)
-        | dict(error_lines=1, warning_lines=1, retry_count=0, distinct_commands=6, dependency_installs=0)
-        | dict(distinct_network_hosts=2, remote_script_executions=1, privilege_changes=1, secret_like_tokens=1)
-        | dict(environment_dumps=0, image_pulls=2, test_failures=0),
-    ),
-    (
-        PLAIN,
-        dict(duration_s=None, log_lines=5, log_bytes=len(PLAIN), step_count=2, failed_step_count=0, error_lines=2)
-        | dict(warning_lines=0, retry_count=0, distinct_commands=2, dependency_installs=0, distinct_network_hosts=0)
-        | dict(remote_script_executions=0, privilege_changes=0, secret_like_tokens=0, environment_dumps=1)
-        | dict(image_pulls=0, test_failures=1),
-    ),
-    ("", dict.fromkeys(PIPELINE_FEATURES, 0) | {"duration_s": None}),
+    #                          s    lines bytes            steps failed errors warnings retries commands
+    #                          installs hosts scripts rights secrets dumps pulls test failures
+    (TRAVIS, numbers(f"9    13 {len(TRAVIS)}             2 1 0 1 1 6   2 2 1 1 0 1 0 1")),
+    (GITHUB_ACTIONS, numbers(f"20.5 13 {len(GITHUB_ACTIONS) + 2} 3 1 1 1 0 6   0 2 1 1 1 0 2 0")),
+    (PLAIN, numbers(f"-    5  {len(PLAIN)}              2 0 2 0 0 2   0 0 0 0 0 1 0 1")),
+    ("", numbers("-" + " 0" * 16)),
 ]  # fmt: skip
 
 
@@ -172,9 +163,11 @@ def test_hosts(line: str, hosts: tuple[str, ...]) -> None:
 
 
 def test_the_closest_contact_counts_and_mentions_are_kept_apart() -> None:
-    found = pipeline_features(
-        "See http://a.example.org\n$ curl http://a.example.org\nSee http://b.example.org\nPOST http://c.example.org 200\n"
+    lines = (
+        *("See http://a.example.org", "$ curl http://a.example.org"),
+        *("See http://b.example.org", "POST http://c.example.org 200"),
     )
+    found = pipeline_features("\n".join(lines))
     assert found.hosts == ("a.example.org", "c.example.org")
     assert (found.evidence or {})["contacts"] == {
         "a.example.org": ["command", 2],
