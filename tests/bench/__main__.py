@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.bench import backfill, bgl, gate, hdfs, light, nsl_kdd, replay, speed
+from tests.bench import backfill, bgl, gate, hdfs, light, nsl_kdd, pipeline, replay, speed
 
 BENCHMARKS = {
     "speed": speed.run,
@@ -19,9 +19,10 @@ BENCHMARKS = {
     "bgl": bgl.run,
     "hdfs": hdfs.run,
     "nsl_kdd": nsl_kdd.run,
+    "pipeline": pipeline.run,
     "replay": replay.run,
 }
-NEED_DATA = ("bgl", "hdfs", "nsl_kdd")
+NEED_DATA = ("bgl", "hdfs", "nsl_kdd", "pipeline")
 
 
 def main() -> None:
@@ -30,11 +31,12 @@ def main() -> None:
     parser.add_argument(
         "--data",
         type=Path,
-        help="folder of the data set, for bgl, hdfs and nsl_kdd; replay takes BGL out of it instead of generated logs",
+        help="folder of the data set, for bgl, hdfs and nsl_kdd, file for pipeline; replay takes BGL out of it instead of"
+        " generated logs",
     )
     chosen = parser.parse_args()
     if chosen.name in NEED_DATA and chosen.data is None:
-        parser.error(f"{chosen.name} needs --data FOLDER: the data is not part of the project")
+        parser.error(f"{chosen.name} needs --data PATH: the data is not part of the project")
     memory = psutil.virtual_memory().total / 2**30
     print(f"Machine   {psutil.cpu_count()} cores, {memory:.0f} GiB, {platform.system()} {platform.machine()}")
     libraries = ", ".join(f"{name} {version(name)}" for name in ("polars", "numpy", "scikit-learn", "psycopg"))

@@ -10,11 +10,14 @@ from mllib import sources
 from mllib.detectors import detector, names
 from mllib.detectors.base import Detector, Model
 from tests.detectors.connections import make_connections
+from tests.detectors.runs import make_runs
 from tests.factories import in_chunks, make_logs
 
 ROWS = 3_000
 LOG_DETECTORS = [name for name in names() if detector(name).source == "logs"]
-MAKERS = {"logs": make_logs, "nsl_kdd_flows": make_connections}
+MAKERS = {"logs": make_logs, "nsl_kdd_flows": make_connections, "pipeline_runs": make_runs}
+TRUTH = {"nsl_kdd_flows": pl.col("label") != "0", "pipeline_runs": pl.col("change").is_not_null()}
+"""Which rows of a maker are unlike the others."""
 KINDS = [name for name in names() if detector(name).source in MAKERS]
 
 _models: dict[str, Model] = {}
@@ -74,8 +77,8 @@ def outliers_of(kind: Detector, n: int, *, seed: int = 0) -> tuple[pl.DataFrame,
     if kind.source == "logs":
         # Spread over a day, so that an outlier's five minutes do not cover all rows.
         return with_outliers(make_logs(n, seed=seed, span_s=86_400))
-    made = make_connections(n, seed=seed)
-    return made, (made["label"] != "0").to_numpy()
+    made = MAKERS[kind.source](n, seed=seed)
+    return made, made.select(planted=TRUTH[kind.source])["planted"].to_numpy()
 
 
 def with_outliers(logs: pl.DataFrame) -> tuple[pl.DataFrame, np.ndarray]:
