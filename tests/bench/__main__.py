@@ -31,8 +31,8 @@ def main() -> None:
     parser.add_argument(
         "--data",
         type=Path,
-        help="folder of the data set, for bgl, hdfs and nsl_kdd, file for pipeline; replay takes BGL out of it instead of"
-        " generated logs",
+        help="folder of the data set, for bgl, hdfs and nsl_kdd, or file, for pipeline; replay takes BGL out of it"
+        " instead of generated logs",
     )
     chosen = parser.parse_args()
     if chosen.name in NEED_DATA and chosen.data is None:

