@@ -82,6 +82,8 @@ REMOTE_SCRIPT = _any(
     rf"(?:{_SHELL}) +-[ec] [^|]{{0,300}}{_READS_NET}[^|]{{0,1000}}(?:exec|eval|system)",
     rf"(?:{_SHELL}) +-[ec] [^|]{{0,200}}(?:exec|eval|system)[^|]{{0,1000}}{_READS_NET}",
     r"\b(?:deno +run|npx|bash|sh) +(?:-\S+ +)*https?://",
+    rf"\b{_FETCHER}\b[^;&|]{{1,2000}}\|\s*(?:tar|bsdtar|unzip|gunzip|cpio)\b[^;&|]{{0,200}}(?:;|&&)\s*"
+    rf"(?:cd +[^;&|]{{1,200}}(?:;|&&)\s*)?{_SUDO}(?:(?:{_SHELL}) +)?\./\S",
 )
 """A script out of the network that is run in the same line."""
 SAVED = rf"(?i)\b{_FETCHER}\b"
@@ -163,7 +165,8 @@ URL = (
 )
 BARE_HOST = (
     r"(?i)(?:\b(?:connect(?:ing|ed)?|connection) to|\bresolving|\bresolved|\bPING|\blooking up|\btrying|\bremote host"
-    r"|\bdev/tcp/|git@|\bhost[:=]|@)\s*[\w.-]*[a-z0-9-]+\.[a-z0-9.-]*[a-z0-9][#(:;]?"
+    r"|\bdev/tcp/|git@|\bhost[:=]|@|\b(?:docker|podman) +(?:pull|push|login|run) +|\brefers to (?:a )?repository \[)"
+    r"\s*[\w.-]*[a-z0-9-]+\.[a-z0-9.-]*[a-z0-9][#(:;]?"
 )
 NO_CONTACT = r"^\$? *(?:export|echo|printf) "
 PACKAGE = _any(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import pairwise
 
 EXCERPT = 200
 """Characters of an excerpt."""
@@ -18,6 +19,10 @@ MAX_LINE = 4096
 """Characters of a line that Python looks at. The patterns of polars see all of it."""
 MAX_FOUND = 1024
 """Characters of what looks like a secret that Python looks at."""
+
+MEAN_RUN = 2.0
+"""Letters of one kind in a row, on average, up to which a value counts as drawn by lot: 1.6 of random ones, 3 of words
+that are set together with capitals."""
 
 SHAPED = (
     r"\b(?:AKIA|ASIA)[0-9A-Z]{12,20}\b|\bgh[opsur]_[A-Za-z0-9]{16,255}|\bgithub_pat_\w{20,255}|\bglpat-[\w-]{16,64}"
@@ -31,7 +36,11 @@ _KEY = (
     r"(?:(?:token|passw(?:or)?d|passphrase|pwd|secret|api[_-]?key|access[_-]?key|private[_-]?key|deploy[_-]?key"
     r"|signing[_-]?key|encryption[_-]?key|account[_-]?key|credentials?|oauth|authorization|auth[_-]?key|_pass|_pw|_pat"
     r"|_auth)[\w.-]{0,40}[\"']?\s{0,20}(?:=>|:=|[:=]|\s(?:is|was)\s)\s{0,20}"
-    r"|--?(?:token|password|passwd|pass|secret|api-?key|auth)[ =]|\bbearer {1,20}|\bbasic {1,20}|\btoken {1,20})"
+    r"|--?(?:token|password|passwd|pass|secret|api-?key|auth)[ =]|\bbearer {1,20}(?:token\s{0,9}[:=]\s{0,9})?"
+    r"|\b(?:basic|token|passw(?:or)?d) {1,20}"
+    # The passwords of commands that take them under a letter.
+    r"|\b(?:(?:docker|podman|buildah|skopeo|oc|az|cf) login|twine upload|mysql\w{0,9}|sshpass)\b[^|;&]{0,120}?\s-p ?"
+    r"|\bcurl\b[^|;&]{0,200}?\s(?:-u|--user)[ =]?[^\s:]{1,60}:)"
 )
 _VALUE = r"[^\s\"',;<>(){}\[\]$%*]{6,400}"
 KEYED = rf"(?i){_KEY}(?:(?:bearer|basic|token|digest)\s{{1,20}})?[\"']?{_VALUE}"
@@ -70,7 +79,11 @@ _MASKS: tuple[tuple[re.Pattern[str], str], ...] = (
 def secret_value(value: str) -> bool:
     """Whether the value of something called a token or a password looks like one, and not like a word or a mask."""
     value = value.rstrip(".:)!?")
-    if len(value) < 6 or _HIDDEN.search(value) or _WORDS.match(value):
+    if len(value) < 6 or _HIDDEN.search(value):
+        return False
+    if _at_random(value):
+        return True
+    if _WORDS.match(value):
         return False
     if _FILE.match(value) and "@" not in value and not value.startswith(("eyJ", "SG.")):
         return False
@@ -82,6 +95,15 @@ def secret_value(value: str) -> bool:
     kinds = sum(any(map(test, value)) for test in (str.islower, str.isupper, str.isdigit))
     special = any(letter in "!#^&+=/~_-" for letter in value)
     return digits >= 2 and (kinds >= 2 or special) and len(set(value)) >= min(6, len(value) - 1)
+
+
+def _at_random(value: str) -> bool:
+    """Whether small letters, capitals and digits take turns as if drawn by lot, and not as in words."""
+    if len(value) < 12 or not re.fullmatch(r"[A-Za-z0-9]+", value):
+        return False
+    kinds = ["a" if letter.islower() else "A" if letter.isupper() else "0" for letter in value]
+    turns = sum(a != b for a, b in pairwise(kinds))
+    return "a" in kinds and "A" in kinds and (turns + 1) * MEAN_RUN >= len(value)
 
 
 def shaped_secret(found: str) -> str | None:

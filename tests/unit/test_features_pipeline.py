@@ -73,7 +73,7 @@ LOGS = [
     #                          s    lines bytes            steps failed errors warnings retries commands
     #                          installs hosts scripts rights secrets dumps pulls test failures
     (TRAVIS, numbers(f"9    13 {len(TRAVIS)}             2 1 0 1 1 6   2 2 1 1 0 1 0 1")),
-    (GITHUB_ACTIONS, numbers(f"20.5 13 {len(GITHUB_ACTIONS) + 2} 3 1 1 1 0 6   0 2 1 1 1 0 2 0")),
+    (GITHUB_ACTIONS, numbers(f"20.5 13 {len(GITHUB_ACTIONS) + 2} 3 1 1 1 0 6   0 3 1 1 1 0 2 0")),
     (PLAIN, numbers(f"-    5  {len(PLAIN)}              2 0 2 0 0 2   0 0 0 0 0 1 0 1")),
     ("", numbers("-" + " 0" * 16)),
 ]  # fmt: skip
@@ -114,6 +114,8 @@ def test_a_given_duration_counts_more_than_the_times_in_the_log() -> None:
         ('$ eval "$(wget -O - https://a.example.org/env)"', "remote_script_executions", 1),
         ("+ curl -O http://a.example.org/tool\n+ ./tool", "remote_script_executions", 1),
         ("+ curl -o x.sh http://a.example.org/1\n+ sh x.sh", "remote_script_executions", 1),
+        ("$ curl -L http://a.example.org/x.tgz | tar xz && ./x/install.sh", "remote_script_executions", 1),
+        ("$ curl -L http://a.example.org/x.tgz | tar xz && cat x/README", "remote_script_executions", 0),
         ("$ curl -s http://a.example.org/s | grep shell", "remote_script_executions", 0),
         ("$ curl -O http://a.example.org/data.csv\n$ ./run", "remote_script_executions", 0),
         ("$ chmod u+s /usr/bin/x", "privilege_changes", 1),
@@ -123,6 +125,11 @@ def test_a_given_duration_counts_more_than_the_times_in_the_log() -> None:
         (f"export AWS_ACCESS_KEY_ID={AWS}", "secret_like_tokens", 1),
         (f"password: {PASSWORD}\nagain password: {PASSWORD}", "secret_like_tokens", 1),
         (f"Cloning https://deploy:{PASSWORD}@git.example.org/app", "secret_like_tokens", 1),
+        (f"machine a.example.org login ci password {PASSWORD}", "secret_like_tokens", 1),
+        (f"$ mysql -uroot -p{PASSWORD} -e status", "secret_like_tokens", 1),
+        (f"$ curl -u ci:{PASSWORD} http://a.example.org/", "secret_like_tokens", 1),
+        ("$ docker login -u ci -p " + "KhVzNiaBfuRMFqTd", "secret_like_tokens", 1),
+        ("$ docker run -p 8080:80 web\npassword: getMyAccountKeyName", "secret_like_tokens", 0),
         ("password: ********\ntoken=[secure]\nsecret: example12345", "secret_like_tokens", 0),
         ("token: some-ordinary-words\nkey_token=1.2.3", "secret_like_tokens", 0),
         ("\n".join(f"NAME_{number}=value" for number in range(20)), "environment_dumps", 1),
@@ -150,6 +157,7 @@ def test_escape_sequences_and_carriage_returns_hide_nothing() -> None:
         ("+ nc -w 3 drop.example.org 4444", ("drop.example.org",)),
         ("$ scp out.tgz build@10.20.30.40:/in", ("10.20.30.40",)),
         ("* Connected to a.example.org (1.2.3.4) port 443", ("a.example.org",)),
+        ("$ docker push images.example.org/web:1", ("images.example.org",)),
         ("Downloading: https://jars.example.org/a-1.0.jar", ("jars.example.org",)),
         ("For help see https://docs.example.org/page", ()),
         ("$ curl http://localhost:8080 http://127.0.0.1 http://db.internal", ()),
