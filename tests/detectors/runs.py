@@ -76,6 +76,6 @@ def _evidence(row: int, project: int, change: str | None, seed: int) -> dict[str
         f"cache{project}.example.org": ["transfer", 3],
     }
     if change == "network_host":
-        contacts[f"h{row}.s{seed}.example.net"] = ["command", 1]
+        contacts[f"get.h{row}-{seed}.example"] = ["command", 1]
     rights = ["sudo apt-get"] if project % 3 else []
     return {"contacts": contacts, "privileges": [*rights, *(["chmod 777"] if change == "privilege" else [])]}

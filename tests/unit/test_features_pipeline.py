@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -310,3 +312,27 @@ def test_a_file_of_runs_with_logs(tmp_path: Path) -> None:
     assert [record.features.values for _, record in batch.records] == [expected for log, expected in LOGS if log]
     assert not batch.rejects
     assert not re.search("a1B2c3D4", str([record.features for _, record in batch.records]))
+
+
+READ_LARGE = """
+import resource
+from mllib.features.pipeline import pipeline_features
+lines = "compiled module {0} in 12 ms\\n$ sudo make part{0} token=ab{0}cdEF12 from http://h{0}.example.org/lib{0}.jar\\n"
+some = "".join(lines.format(number) for number in range(10_000))
+def peak(times):
+    text = some * times
+    found = pipeline_features(text)
+    assert found.values["log_bytes"] == len(text) and found.values["privilege_changes"] == 10_000 * times
+    return len(text), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+small, before = peak(6)
+large, after = peak(25)
+print(large, after - before, large - small)
+"""
+
+
+@pytest.mark.timeout(240)
+def test_a_large_log_takes_little_memory_beside_itself() -> None:
+    found = subprocess.run([sys.executable, "-c", READ_LARGE], capture_output=True, text=True, check=True)
+    large, grown, more_text = map(int, found.stdout.split())
+    assert large > 25_000_000
+    assert grown < 2 * more_text
