@@ -198,9 +198,7 @@ def fit(conn: Connection, method: Detector, basis: TrainingBasis) -> Fitted:
             if verdicts is None:
                 yield frame
             else:
-                told = frame.join(verdicts, on="log_id", how="left", maintain_order="left")
-                # A verdict on a context row is one on a row before the training window.
-                told = told.with_columns(label=pl.when("claimed").then("label"))
+                told = with_verdicts(frame, verdicts)
                 verdict_hash.add(told)
                 yield told
 
@@ -216,7 +214,15 @@ def fit(conn: Connection, method: Detector, basis: TrainingBasis) -> Fitted:
         recorded_until=basis.recorded_until,
     )
     if method.tunes_threshold:
-        model = model.with_threshold(_threshold(model, validation, basis))
+        threshold = threshold_on(validation)
+        if threshold is None:
+            log.info(
+                "Validation has labels of one class or none, so the threshold follows the budget of %g alerts a day.",
+                options.alerts_per_day,
+            )
+            rate = budgeted_rate(basis.train, basis.training_rows, options.alerts_per_day)
+            threshold = model.expected_threshold(rate)
+        model = model.with_threshold(threshold)
     content = artifacts.dumps(model.state())
     return Fitted(
         model=model,
@@ -230,16 +236,22 @@ def fit(conn: Connection, method: Detector, basis: TrainingBasis) -> Fitted:
     )
 
 
-def _threshold(model: Model, validation: LabelledScores, basis: TrainingBasis) -> float:
+def with_verdicts(frame: pl.DataFrame, verdicts: pl.DataFrame) -> pl.DataFrame:
+    """The frame that a detector learns from: with the column ``label`` of the verdicts on its claimed rows."""
+    told = frame.join(verdicts, on="log_id", how="left", maintain_order="left")
+    # A verdict on a context row is one on a row before the training window.
+    return told.with_columns(label=pl.when("claimed").then("label"))
+
+
+def threshold_on(validation: LabelledScores) -> float | None:
+    """The threshold with the highest F1 on the rows of validation, which one model has scored; None for one class."""
     known = validation.classed.labelled if validation.classed else slice(None)
-    threshold = evaluation.best_threshold(validation.scores[0][known], validation.positive[known])
-    if threshold is None:
-        threshold = model.expected_threshold(_budgeted_rate(basis))
-        log.info(
-            "Validation has labels of one class or none, so the threshold follows the budget of %g alerts a day.",
-            basis.options.alerts_per_day,
-        )
-    return threshold
+    return evaluation.best_threshold(validation.scores[0][known], validation.positive[known])
+
+
+def budgeted_rate(train: Window, rows: int, alerts_per_day: float) -> float:
+    """Share of rows to flag for so many alerts a day, at the volume of these rows; never more than one in ten."""
+    return min(0.1, alerts_per_day * (train.length / timedelta(days=1)) / max(rows, 1))
 
 
 def training_rows(conn: Connection, method: Detector, window: Window, snapshot: str) -> Iterator[pl.DataFrame]:
@@ -270,12 +282,6 @@ def code_revision() -> str | None:
     except FileNotFoundError:
         return None
     return done.stdout.strip() if done.returncode == 0 else None
-
-
-def _budgeted_rate(basis: TrainingBasis) -> float:
-    """Share of rows to flag for so many alerts a day, at the training slice's volume; never more than one in ten."""
-    days = basis.train.length / timedelta(days=1)
-    return min(0.1, basis.options.alerts_per_day * days / max(basis.training_rows, 1))
 
 
 def _plain(options: TrainingOptions) -> dict[str, Any]:
