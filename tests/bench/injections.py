@@ -1,8 +1,8 @@
 """Generators of security changes for CI logs, of four kinds each. The detector reads nothing of this.
 
 A and C were developed on: patterns of the log's reading were widened after their misses had been read. B was looked at
-while the detector was chosen. D was written last, measured once, and nothing was changed after it. All have
-authors who know the detector: expect less of other people's changes.
+while the detector was chosen. D was written last, and none of its misses was read. All have authors who know the
+detector: expect less of other people's changes.
 """
 
 from __future__ import annotations
