@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mllib.demo import generate
 from mllib.demo.connections import generate_connections
+from mllib.demo.flows import generate_flows
 from mllib.demo.runs import generate_runs
 
 CONNECTIONS = 12_000
@@ -32,6 +33,7 @@ def generate_others(folder: Path) -> list[DemoFile]:
     now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
     connections = generate_connections(folder / "demo-synthetic-connections.csv", rows=CONNECTIONS)
     return [
+        DemoFile(path=generate_flows(folder / "demo-synthetic-flows.csv.gz")),
         DemoFile(path=connections, start=now - timedelta(seconds=CONNECTIONS)),  # a second apart
         DemoFile(path=generate_runs(folder / "demo-synthetic-runs.jsonl.gz", now=now, runs=RUNS)),
     ]

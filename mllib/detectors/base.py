@@ -114,7 +114,9 @@ class Model(ABC):
         anomalies = np.flatnonzero(raw >= self.threshold)
         explanation: list[str | None] = [None] * len(raw)
         if len(anomalies):
-            texts = self.explain(lines[anomalies], features[anomalies])
+            # Picking rows out of many columns takes longer than scoring a few of them.
+            picked = lines if len(anomalies) == len(raw) else lines[anomalies]
+            texts = self.explain(picked, features[anomalies])
             for row, text in zip(anomalies.tolist(), texts, strict=True):
                 explanation[row] = text
         return pl.DataFrame(
@@ -148,12 +150,15 @@ class ClassModel(Model):
 
     def _predicted(self, frame: pl.DataFrame, features: NDArray[np.float32]) -> pl.DataFrame:
         codes, confidence = self.classify(features)
+        names = pl.Series("class", self.classes, dtype=pl.String)
         return (
             super()
             ._predicted(frame, features)
-            .with_columns(
-                pl.Series(self.classes, dtype=pl.String).gather(pl.Series(codes, dtype=pl.UInt32)).alias("class"),
-                pl.Series("confidence", confidence, dtype=pl.Float32),
+            .hstack(
+                [
+                    names[pl.Series(codes, dtype=pl.UInt32)],
+                    pl.Series("confidence", confidence, dtype=pl.Float32),
+                ]
             )
         )
 

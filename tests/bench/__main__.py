@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.bench import backfill, bgl, gate, hdfs, light, nsl_kdd, pipeline, replay, speed
+from tests.bench import backfill, bgl, cicids, gate, hdfs, light, nsl_kdd, pipeline, replay, speed
 
 BENCHMARKS = {
     "speed": speed.run,
@@ -17,12 +17,13 @@ BENCHMARKS = {
     "gate": gate.run,
     "backfill": backfill.run,
     "bgl": bgl.run,
+    "cicids": cicids.run,
     "hdfs": hdfs.run,
     "nsl_kdd": nsl_kdd.run,
     "pipeline": pipeline.run,
     "replay": replay.run,
 }
-NEED_DATA = ("bgl", "hdfs", "nsl_kdd", "pipeline")
+NEED_DATA = ("bgl", "cicids", "hdfs", "nsl_kdd", "pipeline")
 
 
 def main() -> None:
@@ -31,8 +32,8 @@ def main() -> None:
     parser.add_argument(
         "--data",
         type=Path,
-        help="folder of the data set, for bgl, hdfs and nsl_kdd, or file, for pipeline; replay takes BGL out of it"
-        " instead of generated logs",
+        help="folder of the data set, for bgl, cicids, hdfs and nsl_kdd, or file, for pipeline; replay takes BGL from it,"
+        " not generated logs",
     )
     chosen = parser.parse_args()
     if chosen.name in NEED_DATA and chosen.data is None:

@@ -10,14 +10,20 @@ from mllib import sources
 from mllib.detectors import detector, names
 from mllib.detectors.base import Detector, Model
 from tests.detectors.connections import make_connections
+from tests.detectors.flows import make_flows
 from tests.detectors.runs import make_runs
 from tests.factories import in_chunks, make_logs
 
 ROWS = 3_000
 LOG_DETECTORS = [name for name in names() if detector(name).source == "logs"]
-MAKERS = {"logs": make_logs, "nsl_kdd_flows": make_connections, "pipeline_runs": make_runs}
-TRUTH = {"nsl_kdd_flows": pl.col("label") != "0", "pipeline_runs": pl.col("change").is_not_null()}
-"""Which rows of a maker are unlike the others."""
+MAKERS = {
+    "logs": make_logs,
+    "nsl_kdd_flows": make_connections,
+    "cicflowmeter_flows": make_flows,
+    "pipeline_runs": make_runs,
+}
+PLANTED = {"pipeline_runs": pl.col("change").is_not_null()}
+"""Which rows of a maker are unlike the others, where it is not those that are labelled so."""
 KINDS = [name for name in names() if detector(name).source in MAKERS]
 
 _models: dict[str, Model] = {}
@@ -78,7 +84,8 @@ def outliers_of(kind: Detector, n: int, *, seed: int = 0) -> tuple[pl.DataFrame,
         # Spread over a day, so that an outlier's five minutes do not cover all rows.
         return with_outliers(make_logs(n, seed=seed, span_s=86_400))
     made = MAKERS[kind.source](n, seed=seed)
-    return made, made.select(planted=TRUTH[kind.source])["planted"].to_numpy()
+    planted = PLANTED.get(kind.source, pl.col("label") != "0")
+    return made, made.select(planted=planted)["planted"].to_numpy()
 
 
 def with_outliers(logs: pl.DataFrame) -> tuple[pl.DataFrame, np.ndarray]:
