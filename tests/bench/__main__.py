@@ -32,8 +32,8 @@ def main() -> None:
     parser.add_argument(
         "--data",
         type=Path,
-        help="folder of the data set, for bgl, cicids, hdfs and nsl_kdd, or file, for pipeline; replay takes BGL from it,"
-        " not generated logs",
+        help="folder of the data set, for bgl, cicids, hdfs and nsl_kdd, or file, for pipeline; replay takes BGL from"
+        " it, not generated logs",
     )
     chosen = parser.parse_args()
     if chosen.name in NEED_DATA and chosen.data is None:
