@@ -9,8 +9,10 @@ from pathlib import Path
 from mllib.demo import generate
 from mllib.demo.connections import generate_connections
 from mllib.demo.flows import generate_flows
+from mllib.demo.runs import generate_runs
 
 CONNECTIONS = 12_000
+RUNS = 1_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,4 +35,5 @@ def generate_others(folder: Path) -> list[DemoFile]:
     return [
         DemoFile(path=generate_flows(folder / "demo-synthetic-flows.csv.gz")),
         DemoFile(path=connections, start=now - timedelta(seconds=CONNECTIONS)),  # a second apart
+        DemoFile(path=generate_runs(folder / "demo-synthetic-runs.jsonl.gz", now=now, runs=RUNS)),
     ]

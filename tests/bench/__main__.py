@@ -9,7 +9,20 @@ from pathlib import Path
 
 import psutil
 
-from tests.bench import backfill, bgl, cicids, gate, hdfs, hdfs_sessions, light, log_severity, nsl_kdd, replay, speed
+from tests.bench import (
+    backfill,
+    bgl,
+    cicids,
+    gate,
+    hdfs,
+    hdfs_sessions,
+    light,
+    log_severity,
+    nsl_kdd,
+    pipeline,
+    replay,
+    speed,
+)
 
 BENCHMARKS = {
     "speed": speed.run,
@@ -22,9 +35,10 @@ BENCHMARKS = {
     "hdfs_sessions": hdfs_sessions.run,
     "log_severity": log_severity.run,
     "nsl_kdd": nsl_kdd.run,
+    "pipeline": pipeline.run,
     "replay": replay.run,
 }
-NEED_DATA = ("bgl", "cicids", "hdfs", "hdfs_sessions", "log_severity", "nsl_kdd")
+NEED_DATA = ("bgl", "cicids", "hdfs", "hdfs_sessions", "log_severity", "nsl_kdd", "pipeline")
 
 
 def main() -> None:
@@ -33,11 +47,12 @@ def main() -> None:
     parser.add_argument(
         "--data",
         type=Path,
-        help=f"folder of the data set, for {', '.join(NEED_DATA)}; replay takes BGL out of it, not generated logs",
+        help=f"folder of the data set (for pipeline its file), for {', '.join(NEED_DATA)};"
+        " replay takes BGL out of it, not generated logs",
     )
     chosen = parser.parse_args()
     if chosen.name in NEED_DATA and chosen.data is None:
-        parser.error(f"{chosen.name} needs --data FOLDER: the data is not part of the project")
+        parser.error(f"{chosen.name} needs --data PATH: the data is not part of the project")
     memory = psutil.virtual_memory().total / 2**30
     print(f"Machine   {psutil.cpu_count()} cores, {memory:.0f} GiB, {platform.system()} {platform.machine()}")
     libraries = ", ".join(f"{name} {version(name)}" for name in ("polars", "numpy", "scikit-learn", "psycopg"))

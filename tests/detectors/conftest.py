@@ -11,12 +11,20 @@ from mllib.detectors import detector, names
 from mllib.detectors.base import Detector, Model
 from tests.detectors.connections import make_connections
 from tests.detectors.flows import make_flows
+from tests.detectors.runs import make_runs
 from tests.factories import in_chunks, make_logs
 
 ROWS = 3_000
 LOG_DETECTORS = [name for name in names() if detector(name).source == "logs"]
 LOG_FORESTS = [name for name in LOG_DETECTORS if detector(name).metric == "f1"]
-MAKERS = {"logs": make_logs, "nsl_kdd_flows": make_connections, "cicflowmeter_flows": make_flows}
+MAKERS = {
+    "logs": make_logs,
+    "nsl_kdd_flows": make_connections,
+    "cicflowmeter_flows": make_flows,
+    "pipeline_runs": make_runs,
+}
+PLANTED = {"pipeline_runs": pl.col("change").is_not_null()}
+"""Which rows of a maker are unlike the others, where it is not those that are labelled so."""
 KINDS = [name for name in names() if detector(name).source in MAKERS]
 
 _models: dict[str, Model] = {}
@@ -92,11 +100,12 @@ def logs() -> pl.DataFrame:
 
 def outliers_of(kind: Detector, n: int, *, seed: int = 0) -> tuple[pl.DataFrame, np.ndarray]:
     """Rows of the detector's source, with labels where it needs them, and which of them are unlike the others."""
-    # Log lines are spread over a day, so that an outlier's five minutes do not cover all rows.
+    # Log lines are spread over a day, so that the five minutes of an outlier do not cover all rows.
     rows = made(kind, n, seed=seed, span_s=86_400 if kind.source == "logs" else None)
-    if "label" in rows.columns:
-        return rows, (rows["label"] != "0").to_numpy()
-    return with_outliers(rows)
+    if "label" not in rows.columns:
+        return with_outliers(rows)
+    planted = PLANTED.get(kind.source, pl.col("label") != "0")
+    return rows, rows.select(planted=planted)["planted"].to_numpy()
 
 
 def with_outliers(logs: pl.DataFrame) -> tuple[pl.DataFrame, np.ndarray]:
