@@ -45,8 +45,8 @@ class _Repository:
 _NPM = ("javascript", "github_actions", "npm ci", "npm.example.org", "npm run build", "npm test")
 _MAVEN = ("java", "travis", "mvn -B dependency:resolve", "maven.example.org", "mvn -B package", "mvn -B verify")
 _GRADLE = ("java", "travis", "gradle dependencies", "maven.example.org", "gradle assemble", "gradle check")
-_PIP = ("python", "travis", "pip install -r requirements.txt", "pypi.example.org", "python -m build", "pytest")
-_SUDO_PIP = ("python", "travis", "sudo pip install .", "pypi.example.org", "python setup.py sdist", "pytest -q")
+_PIP = ("python", "travis", "pip install -r requirements.txt", "packages.example.org", "python -m build", "pytest")
+_SUDO_PIP = ("python", "travis", "sudo pip install .", "packages.example.org", "python setup.py sdist", "pytest -q")
 _GO = ("go", "github_actions", "go mod download", "proxy.example.org", "go build ./...", "go test ./...")
 
 REPOSITORIES = tuple(

@@ -1,7 +1,7 @@
 """One CI/CD run a line, as a JSON object.
 
     {"ts": "2026-01-05T10:00:00Z", "id": "77", "provider": "github_actions", "repository": "shop/web", "log_lines": 812,
-     "duration_s": 64, "step_count": 9, ..., "hosts": ["pypi.org"], "label": "failed"}
+     "duration_s": 64, "step_count": 9, ..., "hosts": ["packages.example.org"], "label": "failed"}
 
 It has a time (``ts``, when the run started), and may have ``id``, ``provider``, ``repository``, ``branch``,
 ``workflow``, ``language`` and ``label``. And either the numeric features of a run, of which those that are missing or
