@@ -46,7 +46,7 @@ def test_flows_and_runs_have_their_features(tmp_path: Path) -> None:
 
     runs = write_lines(tmp_path / "runs.jsonl", *(run_line(n, evidence={"b": 1}) for n in range(3)))
     frame, _ = read_files([runs], SOURCES["pipeline_runs"])
-    assert frame["hosts"].to_list() == [["pypi.org", f"h{n}.example.org"] for n in range(3)]
+    assert frame["hosts"].to_list() == [["packages.example.org", f"h{n}.example.org"] for n in range(3)]
     assert frame["evidence"].to_list() == ['{"b": 1}'] * 3
     assert frame["log_lines"].to_list() == [0.0, 1.0, 2.0]
 
