@@ -45,10 +45,10 @@ class Autoencoder:
             values = arrays.get(name)
             if values is None or values.shape != shape or values.dtype != np.float32 or not np.isfinite(values).all():
                 raise _unusable(name)
-        if (arrays["scale"] < np.float32(MIN_SCALE)).any():
-            raise _unusable("scale")
             if name.startswith(("weight", "bias")) and (np.abs(values) > _MAX_WEIGHT).any():
                 raise _unusable(name)
+        if (arrays["scale"] < np.float32(MIN_SCALE)).any():
+            raise _unusable("scale")
         self.arrays = {name: arrays[name] for name in shapes}
         self._layers = [
             (_rounded(arrays[f"weight{layer}"].astype(np.float64)), _rounded(arrays[f"bias{layer}"].astype(np.float64)))

@@ -1,6 +1,6 @@
 """Four members that judge a log line, on one scale, weighted: forest, autoencoder, rarity and sequence.
 
-Each member has an **excess**: by how much a line is more unusual than the lines of the training sample on average.
+Each member has an **excess**: by how much a line is more unusual than an ordinary one of the training sample.
 
 - forest: questions that an isolation forest needs less, over the first columns of the features;
 - autoencoder: error in reproducing the same columns, in standard deviations, all columns together;
@@ -11,12 +11,15 @@ The common scale is that of the training sample: a member's excess is divided by
 its 99.9 % quantile there. That keeps order and distances, and has no end: of two lines that are both unlike anything
 in the training, the odder one scores higher. The excess of the ensemble is the weighted sum; it is also a sum over the
 features, so that an explanation divides it without a rest.
+
+Forest and autoencoder tell ordinary lines apart by what does not matter, which would drown what the counts say. So
+they may be heard **beyond** the ordinary only: what counts is by how much they pass their 99 % quantile.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +34,8 @@ MEMBERS = ("forest", "autoencoder", "rarity", "sequence")
 _ORDER = SURPRISES.index("template_order_surprise")
 _RARITY = [place for place in range(len(SURPRISES)) if place != _ORDER]
 _NORMAL, _FAR = 0.5, 0.999  # the quantiles whose distance is the unit of the common scale
+_ORDINARY = 0.99
+_OF_FEATURES = ("forest", "autoencoder")  # the members that may be heard beyond the ordinary only
 
 LEAST_UNIT = 1.0
 """A unit is at least one question, standard deviation or bit: a member that says nearly the same of all lines of the
@@ -46,6 +51,9 @@ Floats = NDArray[np.float64]
 class Weights:
     """What each member counts for; they add up to 1. One with weight 0 is not asked."""
 
+    beyond: bool
+    """Whether forest and autoencoder are heard beyond the ordinary only."""
+
     forest: float
     autoencoder: float
     rarity: float
@@ -54,7 +62,7 @@ class Weights:
     @property
     def values(self) -> tuple[float, ...]:
         """In the order of MEMBERS."""
-        return tuple(getattr(self, field.name) for field in fields(self))
+        return tuple(getattr(self, name) for name in MEMBERS)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -64,8 +72,9 @@ class Ensemble:
     trees: IsolationTrees
     coder: Autoencoder
     usual_errors: Floats  # (width,) of the autoencoder, on average over the training sample
-    usual_bits: Floats  # (4,) of SURPRISES
+    usual_bits: Floats  # (4,) of SURPRISES, the medians over the training sample
     units: Floats  # (4,) of MEMBERS
+    ordinary: Floats  # (4,) of MEMBERS: an excess that 99 % of the training sample do not reach, at least 0
     weights: Weights
 
     def scores(self, features: NDArray[np.float32]) -> Floats:
@@ -77,13 +86,12 @@ class Ensemble:
         return _total(self.members(features), len(features))
 
     def members(self, features: NDArray[np.float32]) -> dict[str, Floats]:
-        """The excess of each member that has a weight, times its weight, in units of the common scale."""
-        asked = {
-            name: weight / unit
-            for name, weight, unit in zip(MEMBERS, self.weights.values, self.units.tolist(), strict=True)
-            if weight
+        """What each member that has a weight adds to the excess."""
+        return {
+            name: self._heard(place, self.member(name, features))
+            for place, name in enumerate(MEMBERS)
+            if self.weights.values[place]
         }
-        return {name: factor * self.member(name, features) for name, factor in asked.items()}
 
     def member(self, name: str, features: NDArray[np.float32]) -> Floats:
         """Shape (n,): the excess of one member, in questions, standard deviations or bits."""
@@ -92,7 +100,8 @@ class Ensemble:
             return self.trees.usual_path - self.trees.paths(features[:, :width])
         if name == "autoencoder":
             # Exact in 64 bits, see there: the order of the sum does not matter.
-            return self.coder.errors(features[:, :width]).sum(axis=1, dtype=np.float64) - float(self.usual_errors.sum())
+            error: Floats = self.coder.errors(features[:, :width]).sum(axis=1, dtype=np.float64)
+            return error - float(self.usual_errors.sum())
         columns = _RARITY if name == "rarity" else [_ORDER]
         total = np.zeros(len(features))
         for column in columns:
@@ -103,17 +112,30 @@ class Ensemble:
         """The shape of ``features``: what each adds to the excess. A row's add up to it."""
         width = len(self.usual_errors)
         own = np.ascontiguousarray(features[:, :width])
-        forest, coder, rarity, sequence = (
-            weight / unit for weight, unit in zip(self.weights.values, self.units.tolist(), strict=True)
-        )
         parts = np.zeros(features.shape)
-        if forest:
-            parts[:, :width] += forest * self.trees.attributions(own)
-        if coder:
-            parts[:, :width] += coder * (self.coder.errors(own) - self.usual_errors)
-        of_bits = np.where(np.arange(len(SURPRISES)) == _ORDER, sequence, rarity)
-        parts[:, width:] = of_bits * (features[:, width:] - self.usual_bits)
+        for name, heard in self.members(features).items():
+            if name == "forest":
+                of_member = self.trees.attributions(own)
+            elif name == "autoencoder":
+                of_member = self.coder.errors(own) - self.usual_errors
+            else:
+                columns = [width + column for column in (_RARITY if name == "rarity" else [_ORDER])]
+                place = MEMBERS.index(name)
+                factor = self.weights.values[place] / self.units[place]
+                parts[:, columns] = factor * (features[:, columns] - self.usual_bits[[c - width for c in columns]])
+                continue
+            excess = self.member(name, features)
+            # What is heard of a member is divided as its excess is. Where nothing is, there is nothing to divide.
+            parts[:, :width] += (
+                of_member * np.divide(heard, excess, out=np.zeros(len(heard)), where=heard != 0)[:, None]
+            )
         return parts
+
+    def _heard(self, place: int, excess: Floats) -> Floats:
+        factor = self.weights.values[place] / float(self.units[place])
+        if self.weights.beyond and MEMBERS[place] in _OF_FEATURES:
+            return factor * np.maximum(excess - float(self.ordinary[place]), 0.0)
+        return factor * excess
 
     def heads(self, features: NDArray[np.float32]) -> list[tuple[float, str]]:
         """Of each row its excess, and the members of a JSON object that tell what it is made of."""
@@ -124,10 +146,6 @@ class Ensemble:
             found.append((excess, f'"excess":{excess:.3f},"members":{{{told}}}'))
         return found
 
-    def weighted(self, weights: Weights) -> Ensemble:
-        """The same members with other weights."""
-        return replace(self, weights=weights)
-
     @property
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All that ``load`` needs."""
@@ -137,7 +155,9 @@ class Ensemble:
             "usual_errors": self.usual_errors,
             "usual_bits": self.usual_bits,
             "units": self.units,
+            "ordinary": self.ordinary,
             "weights": np.array(self.weights.values),
+            "beyond": np.array([self.weights.beyond], dtype=np.int64),
         }
 
     @classmethod
@@ -149,13 +169,20 @@ class Ensemble:
             raise _unusable("units")
         if (weights < 0).any() or not np.isclose(weights.sum(), 1.0):
             raise _unusable("weights")
+        ordinary = _numbers(arrays, "ordinary", len(MEMBERS))
+        if (ordinary < 0).any():
+            raise _unusable("ordinary")
+        beyond = arrays.get("beyond", np.empty(0))
+        if beyond.shape != (1,) or beyond.dtype != np.int64 or beyond[0] not in (0, 1):
+            raise _unusable("beyond")
         return cls(
             trees=IsolationTrees(arrays, n_features=width),
             coder=Autoencoder(arrays, n_features=width),
             usual_errors=_numbers(arrays, "usual_errors", width),
             usual_bits=_numbers(arrays, "usual_bits", len(SURPRISES)),
             units=units,
-            weights=Weights(**dict(zip(MEMBERS, weights.tolist(), strict=True))),
+            ordinary=ordinary,
+            weights=Weights(beyond=bool(beyond[0]), **dict(zip(MEMBERS, weights.tolist(), strict=True))),
         )
 
 
@@ -173,18 +200,21 @@ def fit_ensembles(
         trees=trees,
         coder=coder,
         usual_errors=coder.errors(features).mean(axis=0, dtype=np.float64),
-        usual_bits=held_out.mean(axis=0),
+        usual_bits=np.median(held_out, axis=0),  # no mean: a stretch of new templates would raise it above most lines
         units=np.ones(len(MEMBERS)),
+        ordinary=np.zeros(len(MEMBERS)),
         weights=weights[0],
     )
     judged = np.concatenate([features, held_out.astype(np.float32)], axis=1)
-    excesses = np.stack([ensemble.member(name, judged) for name in MEMBERS])
-    normal, far = np.quantile(excesses, [_NORMAL, _FAR], axis=1)
-    units = np.maximum(far - normal, LEAST_UNIT)
-    return [
-        (replace(ensemble, units=units, weights=chosen), squashed((np.array(chosen.values) / units) @ excesses))
-        for chosen in weights
-    ]
+    excesses = [ensemble.member(name, judged) for name in MEMBERS]
+    normal, ordinary, far = np.quantile(excesses, [_NORMAL, _ORDINARY, _FAR], axis=1)
+    scaled = replace(ensemble, units=np.maximum(far - normal, LEAST_UNIT), ordinary=np.maximum(ordinary, 0.0))
+    fitted = []
+    for chosen in weights:
+        judge = replace(scaled, weights=chosen)
+        heard = sum((judge._heard(place, excess) for place, excess in enumerate(excesses)), np.zeros(len(features)))
+        fitted.append((judge, squashed(heard)))
+    return fitted
 
 
 def squashed(excess: Floats) -> Floats:

@@ -61,9 +61,14 @@ from mllib.features.windows import WINDOW
 ESTIMATORS = 100
 
 WEIGHTS = (
-    Weights(forest=0.05, autoencoder=0.05, rarity=0.8, sequence=0.1),
-    Weights(forest=0.5, autoencoder=0.3, rarity=0.0, sequence=0.2),
+    Weights(forest=0.25, autoencoder=0.25, rarity=0.4, sequence=0.1, beyond=True),
+    Weights(forest=0.0, autoencoder=0.0, rarity=0.8, sequence=0.2, beyond=False),
+    Weights(forest=0.5, autoencoder=0.3, rarity=0.0, sequence=0.2, beyond=False),
+    Weights(forest=1.0, autoencoder=0.0, rarity=0.0, sequence=0.0, beyond=False),
+    Weights(forest=0.0, autoencoder=1.0, rarity=0.0, sequence=0.0, beyond=False),
 )
+"""The first is the default, and was chosen without labels of the system at hand (docs/decisions/0014-the-ensemble.md).
+Where validation has labels of both kinds, it chooses among them all."""
 
 
 class LogAnomalyModel(ForestModel):

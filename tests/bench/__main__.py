@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.bench import backfill, bgl, gate, hdfs, light, nsl_kdd, replay, speed
+from tests.bench import backfill, bgl, gate, hdfs, light, lines, nsl_kdd, replay, speed
 
 BENCHMARKS = {
     "speed": speed.run,
@@ -18,10 +18,11 @@ BENCHMARKS = {
     "backfill": backfill.run,
     "bgl": bgl.run,
     "hdfs": hdfs.run,
+    "lines": lines.run,
     "nsl_kdd": nsl_kdd.run,
     "replay": replay.run,
 }
-NEED_DATA = ("bgl", "hdfs", "nsl_kdd")
+NEED_DATA = ("bgl", "hdfs", "lines", "nsl_kdd")
 
 
 def main() -> None:
@@ -30,7 +31,8 @@ def main() -> None:
     parser.add_argument(
         "--data",
         type=Path,
-        help="folder of the data set, for bgl, hdfs and nsl_kdd; replay takes BGL out of it instead of generated logs",
+        help="folder of the data set, for bgl, hdfs and nsl_kdd, of all sets for lines; replay takes BGL out of it "
+        "instead of generated logs",
     )
     chosen = parser.parse_args()
     if chosen.name in NEED_DATA and chosen.data is None:

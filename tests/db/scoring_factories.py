@@ -57,8 +57,9 @@ def make_partitions(engine: Engine, *days: date) -> None:
 
 @cache
 def fitted_model() -> Model:
-    """A small model, fitted once a session."""
-    frame = make_logs(4_000, seed=5)
+    """A small model of rows like those of ``insert_logs``, fitted once a session."""
+    services = [("checkout", "search", "payments", None)[number // 3 % 4] for number in range(4_000)]
+    frame = make_logs(4_000, seed=5, service=services, message="request 1 took 2 ms")
     return detector(DETECTOR).fit(iter(in_chunks(frame, 4_000)), rows=frame.height, seed=1)
 
 
