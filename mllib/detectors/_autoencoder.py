@@ -8,7 +8,7 @@ can be used. (Values up to 10, weights up to 2,000 and a hundred features need 4
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -27,7 +27,7 @@ MIN_SCALE = 0.05
 
 _STEPS = 4096.0
 _MAX_WEIGHT = 2000.0
-_BLOCK = 1024  # rows at a time: they stay in the processor's cache
+_BLOCK = 512  # rows at a time: they stay in the processor's cache
 
 
 class Autoencoder:
@@ -62,15 +62,34 @@ class Autoencoder:
     def errors(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Shape (n, n_features): how far each reproduced feature is off. A row's do not depend on the rows around."""
         errors = np.empty(features.shape, dtype=np.float32)
-        for begin in range(0, len(features), _BLOCK):
-            block = slice(begin, begin + _BLOCK)
-            standard = _rounded(self.standardised(features[block]).astype(np.float64))
-            values = standard
-            for weight, bias in self._layers[:-1]:
-                values = _rounded(np.tanh(values @ weight + bias))
-            weight, bias = self._layers[-1]
-            errors[block] = np.abs(standard - (values @ weight + bias))
+        for block in _blocks(len(features)):
+            errors[block] = self._errors(features[block])
         return errors
+
+    def total_errors(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Shape (n,): the sum of each row's errors, of which none is kept."""
+        total = np.empty(len(features))
+        for block in _blocks(len(features)):
+            total[block] = self._errors(features[block]).sum(axis=1)
+        return total
+
+    def _errors(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        standard = _rounded(self.standardised(features).astype(np.float64))
+        values = standard
+        for weight, bias in self._layers[:-1]:
+            values = values @ weight
+            values += bias
+            values = _rounded(np.tanh(values, out=values))
+        weight, bias = self._layers[-1]
+        values = values @ weight
+        values += bias
+        values -= standard
+        errors: NDArray[np.float64] = np.abs(values, out=values)
+        return errors
+
+
+def _blocks(rows: int) -> Iterator[slice]:
+    return (slice(begin, begin + _BLOCK) for begin in range(0, rows, _BLOCK))
 
 
 def fit_autoencoder(features: NDArray[np.float32], *, seed: int, epochs: int = EPOCHS) -> Autoencoder:
@@ -98,8 +117,11 @@ def fit_autoencoder(features: NDArray[np.float32], *, seed: int, epochs: int = E
 
 
 def _rounded(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    values = values * _STEPS
-    return np.rint(values, out=values) / _STEPS
+    """The nearest multiples of 1 / _STEPS, in place."""
+    values *= _STEPS
+    np.rint(values, out=values)
+    values /= _STEPS
+    return values
 
 
 def _standardised(

@@ -97,11 +97,10 @@ class Ensemble:
         """Shape (n,): the excess of one member, in questions, standard deviations or bits."""
         width = len(self.usual_errors)
         if name == "forest":
-            return self.trees.usual_path - self.trees.paths(features[:, :width])
+            return self.trees.usual_path - self.trees.paths(features)  # no tree asks for the columns after its own
         if name == "autoencoder":
             # Exact in 64 bits, see there: the order of the sum does not matter.
-            error: Floats = self.coder.errors(features[:, :width]).sum(axis=1, dtype=np.float64)
-            return error - float(self.usual_errors.sum())
+            return self.coder.total_errors(features[:, :width]) - float(self.usual_errors.sum())
         columns = _RARITY if name == "rarity" else [_ORDER]
         total = np.zeros(len(features))
         for column in columns:

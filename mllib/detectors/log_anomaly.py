@@ -17,7 +17,8 @@ line, lines in five minutes; the level; the ten most frequent services; mean, de
 response times, its error rate and volume over five minutes; and TF-IDF of the message's template, in which numbers,
 addresses and anything like a secret are masked; then the four surprises in bits, by counts of the training sample. A
 missing response time or status code (or a response time that is negative or infinite) takes the median of the training
-sample, 0 when that has none; response times are clipped at an hour. An unknown level or service has zeros in all columns of its group, and so has a message without a known term.
+sample, 0 when that has none; response times are clipped at an hour. An unknown level or
+service has zeros in all columns of its group, and so has a message without a known term.
 
 It works when anomalies are few and differ in these figures or in their wording: slow or failing requests, bursts,
 silences, rare levels, new and rare messages. No labels are needed; where there are some, they choose the weights and
