@@ -81,7 +81,7 @@ def scoring_window(run_type: str, partition_key: str | None, params: Mapping[str
 
     Raises BadInput when these contradict each other or are incomplete.
     """
-    start, end = (_moment(params.get(name)) for name in ("from", "to"))
+    start, end = (read_moment(params.get(name)) for name in ("from", "to"))
     if run_type == "backfill":
         if partition_key is None:
             raise BadInput("This backfill run has no partition key, so it is not known which hour it is for.")
@@ -162,18 +162,19 @@ def decided_by(context: Mapping[str, Any]) -> str:
 def as_of(context: Mapping[str, Any]) -> datetime:
     """Up to when a training run may look: the parameter, else the end of the run's interval, else when it was due."""
     run = context["dag_run"]
-    moment: datetime = _moment(context["params"].get("as_of")) or run.data_interval_end or run.run_after
+    moment: datetime = read_moment(context["params"].get("as_of")) or run.data_interval_end or run.run_after
     return moment
 
 
 def _hour(partition_key: str) -> Window:
-    start = _moment(partition_key)
+    start = read_moment(partition_key)
     if start is None or start != start.replace(minute=0, second=0, microsecond=0):
         raise BadInput(f"The partition key {partition_key!r} is no hour; write it like 2026-01-31T14:00:00 (UTC).")
     return Window(start, start + HOUR)
 
 
-def _moment(text: str | None) -> datetime | None:
+def read_moment(text: str | None) -> datetime | None:
+    """A time of a parameter, in UTC where it names no zone. Raises BadInput when it is none."""
     if not text:
         return None
     try:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import CronTriggerTimetable, Param, dag, get_current_context, task
 
-from dags.common import DEFAULTS, NEVER, engine, final_states
+from dags.common import DEFAULTS, NEVER, engine, final_states, moment_param, read_moment
 from mllib import settings
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def landing() -> Path | ObjectStoragePath:
         "format": Param("auto", type="string", description="Log format, or auto."),
         "source": Param(None, type=["null", "string"], description="Name of the source. Empty: the file's name."),
         "year": Param(None, type=["null", "integer"], description="Year of the first line, where times have none."),
+        "start": moment_param("Time of the first line, in formats without times."),
         "labels": Param(True, type="boolean", description="Also read the labels inside the format."),
     },
     max_active_runs=1,
@@ -91,7 +92,7 @@ def ingest() -> None:
                 format_name=params["format"],
                 source=params["source"],
                 with_labels=params["labels"],
-                options=ParseOptions(year=params["year"]),
+                options=ParseOptions(year=params["year"], start=read_moment(params["start"])),
                 whole=params["files"] != EVERYTHING,
                 rotating=True,
             )

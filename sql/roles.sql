@@ -23,7 +23,8 @@ millrace.promotion_decisions,
 millrace.scoring_runs,
 millrace.predictions,
 millrace.predictions_history,
-millrace.prediction_hours
+millrace.prediction_hours,
+millrace.session_scores
 to millrace_analyst;
 grant select on all tables in schema analytics to millrace_analyst;
 revoke execute on all functions in schema analytics from public;

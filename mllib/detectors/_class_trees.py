@@ -7,17 +7,16 @@ the steps add up to it exactly (Saabas 2014), so an explanation needs no samplin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mllib.detectors._class_walk import LinkedTrees, steps, sums
 from mllib.errors import BadArtifact
 
 MAX_DEPTH = 16
-_FEW = 16  # rows up to which one call is faster than a loop over the trees
-_BLOCK = 2048  # rows walked at a time: their nodes stay in the processor's cache
 
 _DTYPES: dict[str, np.dtype[Any]] = {
     "offsets": np.dtype(np.int64),
@@ -50,14 +49,17 @@ class ClassTrees:
         # A leaf leads to itself, so all rows can take the same number of steps.
         left = np.where(leaf, own, self.arrays["left"] + starts)
         right = np.where(leaf, own, self.arrays["right"] + starts)
-        self._children = np.stack([left, right], axis=1).ravel().astype(np.intp)
-        self._feature = np.where(leaf, 0, self.arrays["feature"]).astype(np.intp)
-        self._split = np.where(leaf, np.float32(np.inf), self.arrays["split"]).astype(np.float32)
-        self._roots = offsets[:-1].astype(np.intp)
-        self._leaf = leaf
-        self._value = self.arrays["value"].astype(np.float64)
-        self._depth = _depth(self._children, self._roots, leaf)
-        if self._depth > MAX_DEPTH:
+        children = np.stack([left, right], axis=1).ravel().astype(np.int64)
+        roots = offsets[:-1].astype(np.int64)
+        self._trees = LinkedTrees(
+            children=children,
+            feature=np.where(leaf, 0, self.arrays["feature"]).astype(np.int64),
+            split=np.where(leaf, np.float32(np.inf), self.arrays["split"]).astype(np.float32),
+            value=self.arrays["value"].astype(np.float64),
+            roots=roots,
+            depth=_depth(children, roots, leaf),
+        )
+        if self._trees.depth > MAX_DEPTH:
             raise _refuse(f"a tree is deeper than {MAX_DEPTH} levels")
 
     @property
@@ -67,54 +69,26 @@ class ClassTrees:
     def scores(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
         """Shape (n, n_outputs): the mean of the leaves that each of the ``rows``, shape (n, n_features), ends at.
 
-        A row's score does not depend on the rows around it.
+        A row's score does not depend on the rows around it. Raises ValueError for rows of another width.
         """
-        result = np.empty((len(rows), self.n_outputs))
-        for begin in range(0, len(rows), _BLOCK):
-            block = np.ascontiguousarray(rows[begin : begin + _BLOCK])
-            leaves = self._leaves(block)
-            # Tree by tree in both: the order of the sum, and so each of its bits, is always the same.
-            if len(block) <= _FEW:
-                total = self._value[leaves].cumsum(axis=1)[:, -1]
-            else:
-                total = np.zeros((len(block), self.n_outputs))
-                for tree in range(len(self._roots)):
-                    total += self._value[leaves[:, tree]]
-            result[begin : begin + _BLOCK] = total / len(self._roots)
-        return result
+        self._check_width(rows)
+        return sums(self._trees, rows) / len(self._trees.roots)
 
-    def contributions(self, rows: NDArray[np.float32], output: int = 0) -> NDArray[np.float64]:
+    def contributions(self, rows: NDArray[np.float32], outputs: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
         """Shape (n, n_features): what the questions about each feature added to the score of each row.
 
-        With the score before any question, the mean of the roots, they add up to ``scores(rows)[:, output]`` but for
-        rounding. They do not depend on the rows around.
+        ``outputs``, shape (n,), says which of its scores; the first of all rows without it. With the score before any
+        question, the mean of the roots, they add up to ``scores(rows)[i, outputs[i]]`` but for rounding. They do not
+        depend on the rows around.
         """
-        result = np.empty((len(rows), self.n_features))
-        value = self._value[:, output]
-        for begin in range(0, len(rows), _BLOCK):
-            block = np.ascontiguousarray(rows[begin : begin + _BLOCK])
-            flat = block.ravel()
-            starts = (np.arange(len(block)) * self.n_features)[:, None]
-            node = np.broadcast_to(self._roots, (len(block), len(self._roots)))
-            added = np.zeros(block.size)
-            for _ in range(self._depth):
-                place = starts + self._feature.take(node)
-                child = self._children.take(2 * node + (flat.take(place) > self._split.take(node)))
-                # A leaf leads to itself: adds nothing. Added up tree by tree, whatever the number of rows.
-                added += np.bincount(place.ravel(), (value.take(child) - value.take(node)).ravel(), block.size)
-                node = child
-            result[begin : begin + _BLOCK] = added.reshape(block.shape) / len(self._roots)
-        return result
+        self._check_width(rows)
+        chosen = np.zeros(len(rows), dtype=np.int64) if outputs is None else outputs
+        return steps(self._trees, rows, chosen) / len(self._trees.roots)
 
-    def _leaves(self, rows: NDArray[np.float32]) -> NDArray[np.intp]:
-        """Shape (n, trees): the node that each row ends at."""
-        flat = rows.ravel()
-        starts = (np.arange(len(rows)) * rows.shape[1])[:, None]
-        node = np.broadcast_to(self._roots, (len(rows), len(self._roots)))
-        for _ in range(self._depth):
-            above = flat.take(starts + self._feature.take(node)) > self._split.take(node)
-            node = self._children.take(2 * node + above)
-        return node
+    def _check_width(self, rows: NDArray[np.float32]) -> None:
+        # Compiled code would read beyond the end of narrower rows.
+        if rows.ndim != 2 or rows.shape[1] != self.n_features:
+            raise ValueError(f"rows of {self.n_features} features are needed, got the shape {rows.shape}")
 
 
 def from_sklearn(forest: Any, *, outputs: list[int], n_features: int) -> ClassTrees:
@@ -134,6 +108,14 @@ def from_sklearn(forest: Any, *, outputs: list[int], n_features: int) -> ClassTr
     sizes = [len(values) for values in parts["left"]]
     arrays["offsets"] = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     return ClassTrees(arrays, n_features=n_features)
+
+
+def joined(forests: Sequence[ClassTrees]) -> ClassTrees:
+    """The trees of several forests, which have the same features and outputs, as one."""
+    arrays = {name: np.concatenate([forest.arrays[name] for forest in forests]) for name in _DTYPES}
+    sizes = np.concatenate([np.diff(forest.arrays["offsets"]) for forest in forests])
+    arrays["offsets"] = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    return ClassTrees(arrays, n_features=forests[0].n_features)
 
 
 def _rounded_down(split: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -167,7 +149,7 @@ def _check(arrays: Mapping[str, NDArray[Any]], n_features: int) -> None:
         raise _refuse("its leaves have no values")
 
 
-def _depth(children: NDArray[np.intp], roots: NDArray[np.intp], leaf: NDArray[np.bool_]) -> int:
+def _depth(children: NDArray[np.int64], roots: NDArray[np.int64], leaf: NDArray[np.bool_]) -> int:
     level = roots
     for depth in range(MAX_DEPTH + 1):
         level = level[~leaf[level]]

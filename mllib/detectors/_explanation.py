@@ -270,11 +270,11 @@ def _text(value: str | None) -> str:
     return json.dumps(plain_text(value), ensure_ascii=False)
 
 
-def plain_text(value: str | None) -> str | None:
-    """At most MAX_TEXT characters that can be stored and shown; None stays None."""
+def plain_text(value: str | None, most: int = MAX_TEXT) -> str | None:
+    """At most ``most`` characters that can be stored and shown; None stays None."""
     if value is None:
         return None
-    clipped = value if len(value) <= MAX_TEXT else value[: MAX_TEXT - 1] + "…"
+    clipped = value if len(value) <= most else value[: most - 1] + "…"
     # A null character cannot be stored, and nothing that steers a terminal or turns text around belongs here.
     return clipped if clipped.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in clipped)
 

@@ -84,18 +84,19 @@ def attribute_in_numpy(
 @cache
 def compiled() -> Walk | None:
     """The compiled walk, None where there is none."""
-    function = _compiled("millrace_walk")
+    function = compiled_function("millrace_walk")
     return None if function is None else _bound_walk(function)
 
 
 @cache
 def compiled_attribution() -> Attribution | None:
     """The compiled attribution, None where there is none."""
-    function = _compiled("millrace_attribute")
+    function = compiled_function("millrace_attribute")
     return None if function is None else _bound_attribution(function)
 
 
-def _compiled(name: str) -> Any:
+def compiled_function(name: str) -> Any:
+    """The function of ``_walk.c``, None where it was not compiled."""
     for library in Path(__file__).parent.glob("_walk_c*.so"):
         try:
             return getattr(ctypes.CDLL(str(library)), name)
@@ -107,9 +108,9 @@ def _compiled(name: str) -> Any:
 def _bound_attribution(function: Any) -> Attribution:
     function.restype = None
     function.argtypes = [
-        _pointer(np.float32, 2), ctypes.c_int64, ctypes.c_int64,
-        _pointer(np.int16, 2), _pointer(np.float32, 2), _pointer(np.float64, 2),
-        ctypes.c_int64, ctypes.c_int64, _pointer(np.float64, 2),
+        pointer(np.float32, 2), ctypes.c_int64, ctypes.c_int64,
+        pointer(np.int16, 2), pointer(np.float32, 2), pointer(np.float64, 2),
+        ctypes.c_int64, ctypes.c_int64, pointer(np.float64, 2),
     ]  # fmt: skip
 
     def run(trees: CompleteTrees, values: NDArray[np.float64], rows: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -126,9 +127,9 @@ def _bound_attribution(function: Any) -> Attribution:
 def _bound_walk(function: Any) -> Walk:
     function.restype = None
     function.argtypes = [
-        _pointer(np.float32, 2), ctypes.c_int64, ctypes.c_int64,
-        _pointer(np.int16, 2), _pointer(np.float32, 2), _pointer(np.float64, 2),
-        ctypes.c_int64, ctypes.c_int64, _pointer(np.float64, 1),
+        pointer(np.float32, 2), ctypes.c_int64, ctypes.c_int64,
+        pointer(np.int16, 2), pointer(np.float32, 2), pointer(np.float64, 2),
+        ctypes.c_int64, ctypes.c_int64, pointer(np.float64, 1),
     ]  # fmt: skip
 
     def run(trees: CompleteTrees, rows: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -142,5 +143,6 @@ def _bound_walk(function: Any) -> Walk:
     return run
 
 
-def _pointer(dtype: type[np.generic], dimensions: int) -> type:
+def pointer(dtype: type[np.generic], dimensions: int) -> type:
+    """An argument of such a function: a contiguous array."""
     return np.ctypeslib.ndpointer(dtype, ndim=dimensions, flags="C_CONTIGUOUS")

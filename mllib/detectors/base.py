@@ -94,6 +94,13 @@ class Model(ABC):
     def calibrated(self, raw: NDArray[np.float64]) -> NDArray[np.float32]:
         """Raw scores on the scale from 0 to 1 on which the threshold is 0.6, in the same order."""
 
+    def severities(self, features: NDArray[np.float32], scores: NDArray[np.float32]) -> NDArray[np.int16]:
+        """The Severity of each row with these features and calibrated scores: as a rule that of its score alone.
+
+        That of an anomaly is above normal, and never below what the same row would have if it were none.
+        """
+        return severities(scores)
+
     @abstractmethod
     def explain(self, lines: pl.DataFrame, features: NDArray[np.float32]) -> list[str]:
         """Why each of ``lines`` is an anomaly: JSON objects below 1 kB, as text, in the same order.
@@ -127,7 +134,9 @@ class Model(ABC):
         anomalies = np.flatnonzero(raw >= self.threshold)
         explanation: list[str | None] = [None] * len(raw)
         if len(anomalies):
-            texts = self.explain(lines[anomalies], features[anomalies])
+            # Picking rows out of many columns takes longer than scoring a few of them.
+            picked = lines if len(anomalies) == len(raw) else lines[anomalies]
+            texts = self.explain(picked, features[anomalies])
             for row, text in zip(anomalies.tolist(), texts, strict=True):
                 explanation[row] = text
         return pl.DataFrame(
@@ -137,7 +146,7 @@ class Model(ABC):
                 pl.Series("score", score, dtype=pl.Float32),
                 pl.Series("raw_score", raw.astype(np.float32), dtype=pl.Float32),
                 pl.Series("is_anomaly", raw >= self.threshold, dtype=pl.Boolean),
-                pl.Series("severity", severities(score), dtype=pl.Int16),
+                pl.Series("severity", self.severities(features, score), dtype=pl.Int16),
                 pl.Series("explanation", explanation, dtype=pl.String),
             ]
         )
@@ -161,12 +170,15 @@ class ClassModel(Model):
 
     def _predicted(self, frame: pl.DataFrame, features: NDArray[np.float32]) -> pl.DataFrame:
         codes, confidence = self.classify(features)
+        names = pl.Series("class", self.classes, dtype=pl.String)
         return (
             super()
             ._predicted(frame, features)
-            .with_columns(
-                pl.Series(self.classes, dtype=pl.String).gather(pl.Series(codes, dtype=pl.UInt32)).alias("class"),
-                pl.Series("confidence", confidence, dtype=pl.Float32),
+            .hstack(
+                [
+                    names[pl.Series(codes, dtype=pl.UInt32)],
+                    pl.Series("confidence", confidence, dtype=pl.Float32),
+                ]
             )
         )
 

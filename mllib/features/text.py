@@ -104,8 +104,8 @@ class TemplateVectorizer:
 
     def transform(self, templates: pl.Series) -> NDArray[np.float32]:
         """Shape (n, WIDTH), float32: each row of length 1, or all zeros when no term occurs. Null counts as empty."""
-        rows, terms = _terms(templates)
-        columns = category_codes(terms, self.vocabulary)
+        rows, occurring = terms(templates)
+        columns = category_codes(occurring, self.vocabulary)
         known = columns >= 0
         cells = rows[known] * WIDTH + columns[known]
         counts = np.bincount(cells, minlength=len(templates) * WIDTH).reshape(-1, WIDTH)
@@ -127,9 +127,9 @@ def fit_vectorizer(templates: pl.Series, counts: NDArray[np.int64]) -> TemplateV
     equally frequent ones, the alphabetically first. Nothing that qualifies leaves the vocabulary empty.
     """
     total = int(counts.sum())
-    rows, terms = _terms(templates)
+    rows, occurring = terms(templates)
     weight = pl.Series("weight", counts[rows], dtype=pl.Int64)
-    found = pl.DataFrame({"term": terms, "row": rows, "weight": weight})
+    found = pl.DataFrame({"term": occurring, "row": rows, "weight": weight})
     chosen = (
         found.group_by("term")
         .agg(
@@ -145,8 +145,11 @@ def fit_vectorizer(templates: pl.Series, counts: NDArray[np.int64]) -> TemplateV
     return TemplateVectorizer(vocabulary=tuple(chosen["term"]), idf=tuple(idf))
 
 
-def _terms(templates: pl.Series) -> tuple[NDArray[np.int64], pl.Series]:
-    """Every occurrence of a term, as (position of its template, term): the words, then the pairs of words."""
+def terms(templates: pl.Series) -> tuple[NDArray[np.int64], pl.Series]:
+    """Every occurrence of a term, as (position of its template, term): the words, then the pairs of words.
+
+    Words have two characters or more. Null counts as empty.
+    """
     words = templates.fill_null("").str.to_lowercase().str.extract_all(r"\b\w\w+\b")
     rows = np.repeat(np.arange(len(words)), words.list.len().to_numpy())
     flat = words.explode(empty_as_null=False).cast(pl.String).alias("term")

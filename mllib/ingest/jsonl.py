@@ -44,8 +44,8 @@ def sniff(lines: list[str]) -> float:
             parsed = json_object(line)
         except Refused:
             continue
-        if "resourceLogs" in parsed or wrapped(parsed):
-            continue  # formats of their own: otlp, docker
+        if "resourceLogs" in parsed or wrapped(parsed) or _run(parsed):
+            continue  # formats of their own: otlp, docker, pipeline_jsonl
         known = all(any(key in parsed for key in KEYS[field]) for field in ("ts", "message"))
         score += 1.0 if known else 0.4
     return score / len(lines) if lines else 0.0
@@ -54,6 +54,11 @@ def sniff(lines: list[str]) -> float:
 def wrapped(parsed: Json) -> bool:
     """Whether this is what Docker's json-file driver puts around a line: log, stream and time, and nothing else."""
     return {"log", "stream", "time"} <= parsed.keys() <= {"log", "stream", "time", "attrs"}
+
+
+def _run(parsed: Json) -> bool:
+    """Whether this is a CI/CD run with its whole log, which is no message."""
+    return "log" in parsed and ("repository" in parsed or "provider" in parsed)
 
 
 def parser(options: ParseOptions) -> Parse:

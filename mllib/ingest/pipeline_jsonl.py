@@ -1,12 +1,13 @@
 """One CI/CD run a line, as a JSON object.
 
     {"ts": "2026-01-05T10:00:00Z", "id": "77", "provider": "github_actions", "repository": "shop/web", "log_lines": 812,
-     "duration_s": 64, "step_count": 9, ..., "hosts": ["pypi.org"], "label": "failed"}
+     "duration_s": 64, "step_count": 9, ..., "hosts": ["packages.example.org"], "label": "failed"}
 
 It has a time (``ts``, when the run started), and may have ``id``, ``provider``, ``repository``, ``branch``,
 ``workflow``, ``language`` and ``label``. And either the numeric features of a run, of which those that are missing or
 null count as not known, with ``hosts`` and ``evidence`` if there are any; or ``log``, the text of its log, out of which
-the features are computed, beside which ``duration_s`` may be given. Whatever else there is goes to ``attributes``. The
+the features are computed, beside which ``duration_s`` may be given; it also tells ``provider`` and ``repository`` where
+the object does not. Whatever else there is goes to ``attributes``. The
 label is "0" for ``passed``, ``success`` or 0, otherwise it is kept as it is, and is positive.
 """
 
@@ -16,7 +17,6 @@ import json
 import math
 from datetime import datetime, tzinfo
 
-from mllib.errors import BadInput
 from mllib.features.pipeline import (
     MAX_EVIDENCE,
     MAX_HOST,
@@ -62,7 +62,18 @@ def parser(options: ParseOptions) -> Parse:
         features = _computed(rest, meta) if "log" in rest else _given(rest)
         if label is not None and label.lower() in _PASSED:
             label = "0"
-        return RunRecord(ts, source_id, provider, repository, branch, workflow, language, features, rest or None, label)
+        return RunRecord(
+            ts,
+            source_id,
+            provider or features.provider,
+            repository or features.repository,
+            branch,
+            workflow,
+            language,
+            features,
+            rest or None,
+            label,
+        )
 
     return parse
 
@@ -74,10 +85,7 @@ def _computed(rest: Json, meta: PipelineMeta) -> PipelineFeatures:
     also = [name for name in PIPELINE_FEATURES if name in rest]
     if also:
         raise Refused(f"both a log and features that are computed from it: {', '.join(also)}")
-    try:
-        return pipeline_features(text, meta._replace(duration_s=duration))
-    except BadInput as refusal:
-        raise Refused(str(refusal)) from None
+    return pipeline_features(text, meta._replace(duration_s=duration))
 
 
 def _given(rest: Json) -> PipelineFeatures:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -98,6 +99,18 @@ class LabelledScores:
         return self.positive if self.classed is None else self.classed.true_names
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Before:
+    """What lies at the start of a window, by which its rows are told that belong to rows before it."""
+
+    lines: pl.DataFrame
+    """All rows of `borders.edge`: ``log_id``, ``ts``, the first segment of the source and, for logs, ``template``."""
+    anomalies: pl.DataFrame
+    """Those of them before the window that are labelled as anomalies: ``ts`` and the segment."""
+    traced: pl.Series
+    """``log_id`` of the labelled rows of the window whose trace began before it."""
+
+
 def score_labelled(
     conn: Connection,
     method: Detector,
@@ -118,9 +131,43 @@ def score_labelled(
     after ``recorded_until`` do not count, whatever they are about.
     """
     source = sources.source(method.source)
-    group = source.segments[0]
-    verdicts = labels.in_window(conn, source, window, as_of=as_of, delay=label_delay, recorded_until=recorded_until)
+    verdicts_in = partial(labels.in_window, conn, source, as_of=as_of, delay=label_delay, recorded_until=recorded_until)
+    verdicts = verdicts_in(window)
     selection = row_store.RowsInWindow(window=window, current=snapshot)
+    frames = (
+        row_store.stream(conn, source, selection, [window], context=method.context)
+        if _Truth(method).in_rows or not verdicts.is_empty()
+        else iter(())
+    )
+    return score_rows(
+        method,
+        window,
+        models,
+        frames=frames,
+        verdicts=verdicts,
+        before=partial(_before, conn, source, window, verdicts_in, snapshot=snapshot),
+        trained_on=trained_on,
+    )
+
+
+def score_rows(
+    method: Detector,
+    window: Window,
+    models: Sequence[Model],
+    *,
+    frames: Iterable[pl.DataFrame],
+    verdicts: pl.DataFrame,
+    before: Callable[[], Before] | None,
+    trained_on: Sequence[Window] = (),
+) -> LabelledScores:
+    """What `score_labelled` says of rows, wherever they are from.
+
+    ``frames`` are of the detector's source, the rows of the window claimed and its context before them; ``verdicts``
+    has ``log_id``, ``label`` and ``positive``. ``before`` is asked once where there is a row to judge; without it no
+    row counts as belonging to rows before the window.
+    """
+    source = sources.source(method.source)
+    group = source.segments[0]
     kept: list[pl.DataFrame] = []
     anomalies: list[pl.DataFrame] = []
     scores: list[list[npt.NDArray[np.float64]]] = [[] for _ in models]
@@ -131,12 +178,7 @@ def score_labelled(
         pl.lit(False), *(pl.col("ts").is_between(w.start, w.end, closed="left") for w in trained_on)
     )
     carried, truth = _carried(source, pl.String if method.metric == MACRO_F1 else pl.Boolean), _Truth(method)
-    stream = (
-        row_store.stream(conn, source, selection, [window], context=method.context)
-        if truth.in_rows or not verdicts.is_empty()
-        else iter(())
-    )
-    for frame in with_context(stream, method.context):
+    for frame in with_context(frames, method.context):
         joined = frame.join(verdicts, on="log_id", how="left", maintain_order="left")
         marked = truth.marked(joined).with_columns(
             labelled=pl.col("claimed") & pl.col("judged_by").is_not_null(), seen=seen
@@ -157,17 +199,7 @@ def score_labelled(
                 predicted[number].append(_classes(model, features))
             seconds[number] += time.process_time() - started
     rows = pl.concat(kept) if kept else pl.DataFrame(schema=carried)
-    tied = _tied(
-        conn,
-        source,
-        window,
-        rows,
-        anomalies,
-        as_of=as_of,
-        label_delay=label_delay,
-        snapshot=snapshot,
-        recorded_until=recorded_until,
-    )
+    tied = _tied(source, window, rows, anomalies, before() if before and not rows.is_empty() else None)
     free = ~np.logical_or.reduce(list(tied.values()))
     rows = rows.filter(pl.Series(free))
     positive = rows["positive"].fill_null(value=False).to_numpy().astype(np.bool_)
@@ -237,17 +269,37 @@ def _classed(rows: pl.DataFrame, predicted: Sequence[Sequence[pl.Series]], free:
     )
 
 
-def _tied(
+def _before(
     conn: Connection,
     source: Source,
     window: Window,
-    rows: pl.DataFrame,
-    anomalies: Sequence[pl.DataFrame],
+    verdicts_in: Callable[[Window], pl.DataFrame],
     *,
-    as_of: datetime,
-    label_delay: timedelta,
     snapshot: str,
-    recorded_until: datetime | None,
+) -> Before:
+    edge = borders.edge(window)
+    selection = row_store.RowsInWindow(window=edge, current=snapshot)
+    lines = edge_lines(source, row_store.stream(conn, source, selection, [edge], context=timedelta(0)))
+    verdicts = verdicts_in(Window(edge.start, window.start))
+    return Before(
+        lines=lines,
+        anomalies=lines.join(verdicts.filter("positive"), on="log_id", how="semi").select("ts", source.segments[0]),
+        traced=row_store.labelled_of_earlier_traces(conn, window, look_back=borders.TRACE_LOOK_BACK, snapshot=snapshot)
+        if source.name == "logs"
+        else pl.Series("log_id", dtype=pl.Int64),
+    )
+
+
+def edge_lines(source: Source, frames: Iterable[pl.DataFrame]) -> pl.DataFrame:
+    """Rows as `Before` has them. Bursts of equal lines are of logs only, so only these have a template."""
+    is_log = source.name == "logs"
+    known = {name: source.schema[name] for name in ("log_id", "ts", source.segments[0])}
+    none = pl.DataFrame(schema={**known, "template": pl.String} if is_log else known)
+    return pl.concat([none, *(borders.templates(frame) if is_log else frame.select(*known) for frame in frames)])
+
+
+def _tied(
+    source: Source, window: Window, rows: pl.DataFrame, anomalies: Sequence[pl.DataFrame], before: Before | None
 ) -> dict[str, npt.NDArray[np.bool_]]:
     """Which of ``rows`` belong to what lies before the window, by kind; no row is of two kinds.
 
@@ -255,29 +307,19 @@ def _tied(
     ``anomalies`` are all labelled ones of the window, also those that are left out for another reason: they are links
     of the chain that an incident is.
     """
-    if rows.is_empty():
-        return {kind: np.zeros(0, dtype=np.bool_) for kind in borders.KINDS}
-    edge = borders.edge(window)
-    group, is_log = source.segments[0], source.name == "logs"
-    selection = row_store.RowsInWindow(window=edge, current=snapshot)
-    frames = row_store.stream(conn, source, selection, [edge], context=timedelta(0))
-    known = {name: source.schema[name] for name in ("log_id", "ts", group)}
-    none = pl.DataFrame(schema={**known, "template": pl.String} if is_log else known)
-    lines = pl.concat([none, *(borders.templates(frame) if is_log else frame.select(*known) for frame in frames)])
-    verdicts = labels.in_window(
-        conn, source, Window(edge.start, window.start), as_of=as_of, delay=label_delay, recorded_until=recorded_until
-    )
-    before = lines.join(verdicts.filter("positive"), on="log_id", how="semi").select("ts", group)
+    masks = {kind: np.zeros(rows.height, dtype=np.bool_) for kind in borders.KINDS}
+    if before is None:
+        return masks
+    group, lines = source.segments[0], before.lines
     incidents = borders.under_way(
-        pl.concat([before, *anomalies]),
+        pl.concat([before.anomalies, *anomalies]),
         window.start,
         by=(group,),
         gap=borders.INCIDENT_GAP,
         limit=borders.incident_limit(window),
     )
-    masks = {kind: np.zeros(rows.height, dtype=np.bool_) for kind in borders.KINDS}
     masks[borders.INCIDENT] = borders.tied(rows, incidents)
-    if is_log:
+    if source.name == "logs":
         bursts = borders.under_way(
             lines,
             window.start,
@@ -288,10 +330,7 @@ def _tied(
         after = lines.filter(pl.col("ts") >= window.start)
         burst = after["log_id"].filter(borders.tied(after, bursts))
         masks[borders.BURST] = rows["log_id"].is_in(burst.implode()).to_numpy()
-        traced = row_store.labelled_of_earlier_traces(
-            conn, window, look_back=borders.TRACE_LOOK_BACK, snapshot=snapshot
-        )
-        masks[borders.TRACE] = rows["log_id"].is_in(traced.implode()).to_numpy()
+        masks[borders.TRACE] = rows["log_id"].is_in(before.traced.implode()).to_numpy()
     taken = np.zeros(rows.height, dtype=np.bool_)
     for kind in borders.KINDS:
         masks[kind] = masks[kind] & ~taken

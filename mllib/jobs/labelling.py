@@ -19,7 +19,7 @@ def label(engine: Engine, path: Path, *, source: str | None = None, by: str) -> 
     Returns how many there were. Raises BadInput, and files none, when the columns are others or a row is not found.
     """
     with transaction(engine) as conn:
-        staged = labels.stage(conn, _verdicts(path, source))
+        staged = labels.stage(conn, verdicts_of(path, source))
         missing, ambiguous = labels.misnamed(conn)
         if missing.verdicts:
             raise BadInput(
@@ -35,7 +35,8 @@ def label(engine: Engine, path: Path, *, source: str | None = None, by: str) -> 
         return labels.apply_staged(conn, origin="import", labelled_by=by)
 
 
-def _verdicts(path: Path, source: str | None) -> Iterator[labels.StagedLabel]:
+def verdicts_of(path: Path, source: str | None) -> Iterator[labels.StagedLabel]:
+    """The verdicts of a CSV file, see `label`; ``source`` where it has no such column. Raises BadInput."""
     if not path.is_file():
         raise BadInput(f"There is no file {path}.")
     try:

@@ -9,17 +9,20 @@ from sqlalchemy import Connection, Engine
 
 from mllib.store import freshness, overview
 from mllib.store.database import transaction
+from mllib.store.detectors import source_of
 
 
 def summary(engine: Engine, *, detector: str, top: int = 10) -> dict[str, Any]:
     """Counts, champion, last decision and the highest anomalies of one detector.
 
-    Keys: ``rows, labels, scored, anomalies`` and ``top``, see `mllib.store.overview`, ``champion`` and ``decision``,
-    None where there is none, and ``behind``, how far behind its scoring is in words, None when it has no champion.
+    Keys: ``source``, what it reads, ``rows, labels, scored, anomalies`` and ``top``, see
+    `mllib.store.overview`, ``champion`` and ``decision``, None where there is none, and ``behind``, how far behind its
+    scoring is in words, None when it has no champion.
     """
     with transaction(engine) as conn:
         return {
-            **overview.totals(conn),
+            "source": source_of(detector).name,
+            **overview.rows(conn, detector),
             **overview.scored(conn, detector),
             "champion": _of(detector, overview.champions(conn)),
             "decision": _of(detector, overview.decisions(conn)),

@@ -198,9 +198,7 @@ def fit(conn: Connection, method: Detector, basis: TrainingBasis) -> Fitted:
             if verdicts is None:
                 yield frame
             else:
-                told = frame.join(verdicts, on="log_id", how="left", maintain_order="left")
-                # A verdict on a context row is one on a row before the training window.
-                told = told.with_columns(label=pl.when("claimed").then("label"))
+                told = with_verdicts(frame, verdicts)
                 verdict_hash.add(told)
                 yield told
 
@@ -215,10 +213,18 @@ def fit(conn: Connection, method: Detector, basis: TrainingBasis) -> Fitted:
         snapshot=basis.snapshot,
         recorded_until=basis.recorded_until,
     )
-    chosen = _best_ranking(validation)
+    chosen = best_ranking(validation)
     model = variants[chosen]
     if method.tunes_threshold:
-        model = model.with_threshold(_threshold(model, chosen, validation, basis))
+        threshold = threshold_on(validation, chosen)
+        if threshold is None:
+            log.info(
+                "Validation has labels of one class or none, so the threshold follows the budget of %g alerts a day.",
+                options.alerts_per_day,
+            )
+            rate = budgeted_rate(basis.train, basis.training_rows, options.alerts_per_day)
+            threshold = model.expected_threshold(rate)
+        model = model.with_threshold(threshold)
     content = artifacts.dumps(model.state())
     return Fitted(
         model=model,
@@ -232,7 +238,7 @@ def fit(conn: Connection, method: Detector, basis: TrainingBasis) -> Fitted:
     )
 
 
-def _best_ranking(validation: LabelledScores) -> int:
+def best_ranking(validation: LabelledScores) -> int:
     """Which of the models ranks the anomalies of validation best, by average precision; the first where none does.
 
     Not by the F1 at its best threshold: with few anomalies that is the luck of one cut.
@@ -247,16 +253,22 @@ def _best_ranking(validation: LabelledScores) -> int:
     return ranked.index(max(ranked))
 
 
-def _threshold(model: Model, chosen: int, validation: LabelledScores, basis: TrainingBasis) -> float:
+def with_verdicts(frame: pl.DataFrame, verdicts: pl.DataFrame) -> pl.DataFrame:
+    """The frame that a detector learns from: with the column ``label`` of the verdicts on its claimed rows."""
+    told = frame.join(verdicts, on="log_id", how="left", maintain_order="left")
+    # A verdict on a context row is one on a row before the training window.
+    return told.with_columns(label=pl.when("claimed").then("label"))
+
+
+def threshold_on(validation: LabelledScores, model: int) -> float | None:
+    """The threshold with the highest F1 of a model on the rows of validation; None for labels of one class."""
     known = validation.classed.labelled if validation.classed else slice(None)
-    threshold = evaluation.best_threshold(validation.scores[chosen][known], validation.positive[known])
-    if threshold is None:
-        threshold = model.expected_threshold(_budgeted_rate(basis))
-        log.info(
-            "Validation has labels of one class or none, so the threshold follows the budget of %g alerts a day.",
-            basis.options.alerts_per_day,
-        )
-    return threshold
+    return evaluation.best_threshold(validation.scores[model][known], validation.positive[known])
+
+
+def budgeted_rate(train: Window, rows: int, alerts_per_day: float) -> float:
+    """Share of rows to flag for so many alerts a day, at the volume of these rows; never more than one in ten."""
+    return min(0.1, alerts_per_day * (train.length / timedelta(days=1)) / max(rows, 1))
 
 
 def training_rows(conn: Connection, method: Detector, window: Window, snapshot: str) -> Iterator[pl.DataFrame]:
@@ -287,12 +299,6 @@ def code_revision() -> str | None:
     except FileNotFoundError:
         return None
     return done.stdout.strip() if done.returncode == 0 else None
-
-
-def _budgeted_rate(basis: TrainingBasis) -> float:
-    """Share of rows to flag for so many alerts a day, at the training slice's volume; never more than one in ten."""
-    days = basis.train.length / timedelta(days=1)
-    return min(0.1, basis.options.alerts_per_day * days / max(basis.training_rows, 1))
 
 
 def _plain(options: TrainingOptions) -> dict[str, Any]:

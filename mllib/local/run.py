@@ -12,18 +12,21 @@ import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mllib import settings
 from mllib.detectors import names
 from mllib.errors import BadInput, MillraceError, StackProblem
 from mllib.local import stack, state
 from mllib.local.airflow_api import AirflowApi
-from mllib.local.environment import passwords
-from mllib.local.postgres import binary
 from mllib.local.progress import shown
+from mllib.local.summary import MAIN, plain, print_summary
 
-MAIN = "log_anomaly"  # the detector whose anomalies are shown
+if TYPE_CHECKING:
+    from mllib.demo.files import DemoFile
+
+File = TypeVar("File")
+
 UNFINISHED = ".part"  # the ingest passes over such names
 SYNTHETIC = "synthetic"  # a file of that name says that demo logs went into the database
 INGEST = "ingest"
@@ -48,30 +51,32 @@ def run(home: Path, *, logs: Path | None = None, log_format: str = "auto", port:
 def _run(home: Path, logs: Path | None, log_format: str, port: int | None) -> None:
     with ThreadPoolExecutor(1) as pool:
         # Written while the stack starts.
-        files = pool.submit(_own_files, logs) if logs else pool.submit(_demo_files, home)
+        own, demo = (pool.submit(_own_files, logs), None) if logs else (None, pool.submit(_demo_files, home))
         status = stack.up(home, port, step=shown)
         if port and status.web_url and not status.web_url.endswith(f":{port}"):
             print(f"  The web address is {status.web_url}: port {port} was taken, or the stack was running already.")
-        written = _wait_for_files(files, demo=logs is None)
+        copies = _wait_for_files(own, "Copying the log files") if own else []
+        samples = _wait_for_files(demo, "Writing synthetic demo data") if demo else []
     api, dsn = stack.api(home), stack.current_dsn(home)
     _wait_for_dags(api)
     before = _summaries(dsn)
-    rows = before[MAIN]["rows"]
+    rows = sum(now["rows"] for now in before.values())
     if logs:
-        _ingest_own(api, written, log_format)
+        _ingest_own(api, copies, log_format)
     elif rows:
-        print(f"  Found {rows:,} log rows of an earlier run; nothing to ingest.")
+        print("  Found the rows of an earlier run; nothing to ingest.")
     else:
-        _ingest_demo(api, home, written)
-    untrained = [f"retrain_{name}" for name, now in before.items() if now["champion"] is None]
+        _ingest_demo(api, home, samples)
+    fed = {name: now for name, now in _summaries(dsn).items() if now["rows"]}
+    untrained = [f"retrain_{name}" for name, now in fed.items() if now["champion"] is None]
     for dag_id, run_id in _run_dags(api, untrained, "Training and judging a first model").items():
         for reason in api.skipped(dag_id, run_id):
-            print(f"  Nothing was trained: {_plain(reason)}")
+            print(f"  Nothing was trained: {plain(reason)}")
     waiting = []
     for name, now in _summaries(dsn).items():
         if now["champion"] is None:
-            print(f"  There is no model of {name} in production, so nothing is scored by it yet.")
-        elif now["rows"] > rows or not now["scored"]:
+            continue
+        if now["rows"] > before[name]["rows"] or not now["scored"]:
             waiting.append(f"score_{name}")
         else:
             print(f"  Found {now['scored']:,} rows scored by {name}; from here on the hourly runs score what is new.")
@@ -79,7 +84,7 @@ def _run(home: Path, logs: Path | None, log_format: str, port: int | None) -> No
     for dag_id, dag in api.dags().items():
         if dag["is_paused"]:
             api.pause(dag_id, paused=False)
-    print_summary(home, status, _summaries(dsn))
+    print_summary(home, status, _summaries(dsn), synthetic=(home / "run" / SYNTHETIC).exists())
 
 
 def _summaries(dsn: str) -> dict[str, dict[str, Any]]:
@@ -91,19 +96,26 @@ def _summaries(dsn: str) -> dict[str, dict[str, Any]]:
     return {name: summary(engine_for(dsn), detector=name) for name in ordered}
 
 
-def _demo_files(home: Path) -> list[Path]:
-    """Write the demo logs beside the landing folder, unless that holds files already: those are what to work on."""
-    from mllib.demo import generate  # here: numpy takes a moment
+def _demo_files(home: Path) -> list[DemoFile]:
+    """Write the demo data beside the landing folder, unless that holds files already: those are what to work on."""
+    from mllib.demo.files import generate_all  # here: numpy takes a moment
 
-    return [] if any(settings.landing().iterdir()) else generate(home / "run" / "demo")
+    return [] if any(settings.landing().iterdir()) else generate_all(home / "run" / "demo")
 
 
-def _ingest_demo(api: AirflowApi, home: Path, written: list[Path]) -> None:
-    for path in written:
-        shutil.move(path, settings.landing() / path.name)
-    if written:
+def _ingest_demo(api: AirflowApi, home: Path, samples: list[DemoFile]) -> None:
+    dated = [sample for sample in samples if sample.start is None]
+    for sample in dated:
+        shutil.move(sample.path, settings.landing() / sample.path.name)
+    if samples:
         (home / "run" / SYNTHETIC).touch()
-    _run_dag(api, INGEST, "Ingesting the logs", run_id=_unpaused(api, INGEST))
+    _run_dag(api, INGEST, "Ingesting", run_id=_unpaused(api, INGEST))
+    for sample in samples:
+        if sample.start is not None:
+            name = sample.path.name
+            shutil.move(sample.path, settings.landing() / name)
+            conf = {"files": name, "start": sample.start.isoformat()}
+            _run_dag(api, INGEST, f"Ingesting {name}", conf)
 
 
 def _own_files(logs: Path) -> list[Path]:
@@ -129,10 +141,10 @@ def _ingest_own(api: AirflowApi, copies: list[Path], log_format: str) -> None:
         _run_dag(api, INGEST, f"Ingesting {path.name}", conf)
 
 
-def _wait_for_files(files: Future[list[Path]], *, demo: bool) -> list[Path]:
+def _wait_for_files(files: Future[list[File]], title: str) -> list[File]:
     if files.done():
         return files.result()
-    with shown("Writing synthetic demo logs" if demo else "Copying the log files"):
+    with shown(title):
         return files.result()
 
 
@@ -193,78 +205,6 @@ def _run_dags(api: AirflowApi, dag_ids: list[str], title: str) -> dict[str, str]
     for dag_id in dag_ids:
         api.pause(dag_id, paused=False)
     return {dag_id: _run_dag(api, dag_id, title, run_id=run_id) for dag_id, run_id in started.items()}
-
-
-def print_summary(home: Path, status: stack.StackStatus, summaries: dict[str, dict[str, Any]]) -> None:
-    """Print where things are, what was found, and what to try next."""
-    main = summaries[MAIN]
-    print(f"\nLogs      {main['rows']:,} rows, {main['labels']:,} of them labelled")
-    if (home / "run" / SYNTHETIC).exists():
-        print("          with synthetic logs, generated by Millrace for demonstration")
-    for name, summary in summaries.items():
-        _print_detector(name, summary)
-    _print_top(main["top"])
-    _print_next(home, status)
-
-
-def _print_detector(name: str, summary: dict[str, Any]) -> None:
-    champion, decision = summary["champion"], summary["decision"]
-    if champion is not None:
-        f1 = "not measured" if champion["f1"] is None else f"{champion['f1']:.3f} on held-out labelled rows"
-        print(f"Model     {name} version {champion['version']} is in production, F1 {f1}")
-    if decision is not None:
-        print(f"Decision  version {decision['version']}: {decision['verdict']}, {_plain(decision['reason'])}")
-    if champion is None:
-        print(
-            f"Model     {name}: none in production. To put one there by your own decision, with the reason on record:"
-        )
-        version = decision["version"] if decision is not None else "VERSION"
-        print(f"            .venv/bin/millrace promote {name} {version} --reason '...'")
-        print(f"            .venv/bin/millrace score {name}")
-        print("          or label rows (.venv/bin/millrace label FILE.csv) and train again.")
-    print(f"Scored    {summary['scored']:,} rows, {summary['anomalies']:,} anomalies")
-    if summary["behind"] is not None:
-        print(f"Behind    {_plain(summary['behind'])}")
-
-
-def _print_top(rows: list[dict[str, Any]]) -> None:
-    if not rows:
-        return
-    print(f"\nTop anomalies of {MAIN}")
-    print(f"  {'time (UTC)':19}  {'score':>6}  {'severity':8}  {'level':8}  {'service':16}  message")
-    for row in rows[:10]:
-        cells = [
-            f"{row['ts']:%Y-%m-%d %H:%M:%S}",
-            f"{row['score']:6.3f}",
-            f"{_plain(row['severity'], 8):8}",
-            f"{_plain(row['level'], 8):8}",
-            f"{_plain(row['service'], 16):16}",
-            _plain(row["message"], 70),
-        ]
-        print("  " + "  ".join(cells))
-
-
-def _plain(value: object, width: int = 600) -> str:
-    """Text out of a log, fit for a terminal: what could steer the terminal becomes a blank."""
-    text = "" if value is None else str(value)[: width * 4]
-    shown_text = " ".join("".join(character if character.isprintable() else " " for character in text).split())
-    return shown_text if len(shown_text) <= width else shown_text[: width - 1] + "…"
-
-
-def _print_next(home: Path, status: stack.StackStatus) -> None:
-    generated = passwords(home)
-    psql = shutil.which("psql") or f"'{binary('psql')}'"
-    print(f"\nAirflow   {status.web_url}")
-    print(f"          sign in as admin with {generated['admin']}")
-    print(f"          or as analyst (reads only) with {generated['analyst']}")
-    print("Next      make logs                               follow what the processes say")
-    print(f"          .venv/bin/millrace models {MAIN}   the model versions and their figures")
-    print("          .venv/bin/millrace dsn --show           the connection string, for a notebook or any SQL client:")
-    print(f'            {psql} "$(.venv/bin/millrace dsn --show)" \\')
-    print('              -c "select ts, service, score, message from analytics.predictions_current')
-    print('                  where is_anomaly order by score desc limit 10"')
-    print("          make run LOGS=path FORMAT=bgl           the same on your own logs")
-    print("          make stop                               end all of it; the data stays")
 
 
 def main(arguments: list[str] | None = None) -> int:

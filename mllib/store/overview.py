@@ -16,12 +16,10 @@ _TOP = {
 }
 
 
-def totals(conn: Connection) -> dict[str, int]:
-    """Counts of rows, labelled rows, predictions and anomalies, under ``rows, labels, scored, anomalies``.
-
-    All sources together.
-    """
-    return dict(conn.execute(queries["overview.totals"]).one()._mapping)
+def rows(conn: Connection, detector: str) -> dict[str, int]:
+    """Counts of the rows that a detector is for and of the labelled ones among them, under ``rows, labels``."""
+    statement = queries.of(detectors.source_of(detector), "overview.rows_of_source")
+    return dict(conn.execute(statement).one()._mapping)
 
 
 def champions(conn: Connection) -> list[dict[str, Any]]:

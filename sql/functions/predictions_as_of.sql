@@ -14,6 +14,8 @@ create function analytics.predictions_as_of(moment timestamptz) returns table (
     model_version integer,
     scored_at timestamptz,
     explanation jsonb,
+    class text,
+    confidence real,
     raw_score real,
     host text,
     trace_id text,
@@ -37,6 +39,8 @@ language sql stable as $$
         p.model_version,
         r.finished_at,
         p.explanation,
+        p.class,
+        p.confidence,
         p.raw_score,
         l.host,
         l.trace_id,
@@ -46,13 +50,13 @@ language sql stable as $$
         p.run_id
     from (
         select
-            detector_id, ts, log_id, run_id, model_version, score, raw_score, severity, is_anomaly, explanation,
-            null::integer as superseded_by
+            detector_id, ts, log_id, run_id, model_version, score, raw_score, severity, is_anomaly, explanation, class,
+            confidence, null::integer as superseded_by
         from millrace.predictions
         union all
         select
-            detector_id, ts, log_id, run_id, model_version, score, raw_score, severity, is_anomaly, explanation,
-            superseded_by
+            detector_id, ts, log_id, run_id, model_version, score, raw_score, severity, is_anomaly, explanation, class,
+            confidence, superseded_by
         from millrace.predictions_history
     ) as p
     join millrace.detectors as d on p.detector_id = d.detector_id

@@ -62,8 +62,9 @@ order by w.run_id;
 
 -- name: keep_partitions
 -- Waits for rows that are moving out of the default partition, and keeps others there until the claim is stored: a plan
--- that was made before such a move and run after it would not find them.
-lock table millrace.source_rows_default in access share mode;
+-- that was made before such a move and run after it would not find them. The table before its partition, as whoever drops
+-- a day locks them, so that neither waits for ever.
+lock table only millrace.source_rows, millrace.source_rows_default in access share mode;
 
 -- name: insert_run
 -- Stores a claim.

@@ -1,14 +1,10 @@
--- name: totals
--- Rows, labels and predictions there are.
+-- name: rows_of_source
+-- Rows of a source and labelled rows among them.
 select
+    (select count(*) from millrace.source_rows as l where source_has(l)) as rows,
     (
-        (select count(*) from millrace.logs)
-        + (select count(*) from millrace.pipeline_runs)
-        + (select count(*) from millrace.network_flows)
-    ) as rows,
-    (select count(*) from millrace.labels_current) as labels,
-    (select coalesce(sum(rows), 0)::bigint from analytics.scoring_hourly) as scored,
-    (select coalesce(sum(anomalies), 0)::bigint from analytics.scoring_hourly) as anomalies;
+        select count(*) from millrace.labels_current as c where c.subject = 'source_rows' and source_has_label(c)
+    ) as labels;
 
 -- name: champions
 -- The model in production of each detector, with its F1 where the gate measured one.
@@ -40,7 +36,11 @@ select ts, score, severity, level, service, message
 from (
     select distinct on (src_ip, date_trunc('hour', ts))
         ts, score, severity, class as level, protocol as service,
-        concat_ws(' ', src_ip, 'to', dst_ip, 'port', dst_port) as message
+        concat_ws(
+            ': ',
+            coalesce(nullif(concat(src_ip, ' to ' || dst_ip, ' port ' || dst_port), ''), features ->> 'service'),
+            explanation ->> 'look_at'
+        ) as message
     from analytics.flow_predictions
     where detector = :detector and is_anomaly
     order by src_ip, date_trunc('hour', ts), score desc, ts desc

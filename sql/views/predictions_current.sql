@@ -14,6 +14,8 @@ select
     p.model_version,
     r.finished_at as scored_at,
     p.explanation,
+    p.class,
+    p.confidence,
     p.raw_score,
     l.host,
     l.trace_id,
@@ -23,13 +25,13 @@ select
     p.run_id
 from (
     select
-        detector_id, ts, log_id, run_id, model_version, score, raw_score, severity, is_anomaly, explanation,
-        0 as superseded_by
+        detector_id, ts, log_id, run_id, model_version, score, raw_score, severity, is_anomaly, explanation, class,
+        confidence, 0 as superseded_by
     from millrace.predictions
     union all
     select
-        detector_id, ts, log_id, run_id, model_version, score, raw_score, severity, is_anomaly, explanation,
-        superseded_by
+        detector_id, ts, log_id, run_id, model_version, score, raw_score, severity, is_anomaly, explanation, class,
+        confidence, superseded_by
     from millrace.predictions_history
 ) as p
 join millrace.detectors as d on p.detector_id = d.detector_id
@@ -51,10 +53,12 @@ comment on column analytics.predictions_current.level is 'Level as the line has 
 comment on column analytics.predictions_current.message is 'Text of the line.';
 comment on column analytics.predictions_current.score is 'Calibrated score, 0 to 1; from 0.6 on the line is an anomaly.';
 comment on column analytics.predictions_current.is_anomaly is 'Whether the detector calls it an anomaly.';
-comment on column analytics.predictions_current.severity is 'normal (below 0.6), low (0.7), medium (0.8), high (0.9) or critical.';
+comment on column analytics.predictions_current.severity is 'normal (below 0.6), low (0.7), medium (0.8), high (0.9) or critical; for log_severity by level and anomaly.';
 comment on column analytics.predictions_current.model_version is 'Version that said so.';
 comment on column analytics.predictions_current.scored_at is 'When the run that said so was published.';
 comment on column analytics.predictions_current.explanation is 'Why it is an anomaly: features, their normal ranges and shares. Null for other lines.';
+comment on column analytics.predictions_current.class is 'Which class it is of, where the detector tells classes apart: for log_severity the level.';
+comment on column analytics.predictions_current.confidence is 'How sure the detector is of the class, 0 to 1.';
 comment on column analytics.predictions_current.raw_score is 'Score as the estimator gave it.';
 comment on column analytics.predictions_current.host is 'Host that wrote the line.';
 comment on column analytics.predictions_current.trace_id is 'Trace, block or request of the line.';

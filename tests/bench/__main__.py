@@ -9,7 +9,21 @@ from pathlib import Path
 
 import psutil
 
-from tests.bench import backfill, bgl, gate, hdfs, light, lines, nsl_kdd, replay, speed
+from tests.bench import (
+    backfill,
+    bgl,
+    cicids,
+    gate,
+    hdfs,
+    hdfs_sessions,
+    light,
+    lines,
+    log_severity,
+    nsl_kdd,
+    pipeline,
+    replay,
+    speed,
+)
 
 BENCHMARKS = {
     "speed": speed.run,
@@ -17,12 +31,16 @@ BENCHMARKS = {
     "gate": gate.run,
     "backfill": backfill.run,
     "bgl": bgl.run,
+    "cicids": cicids.run,
     "hdfs": hdfs.run,
+    "hdfs_sessions": hdfs_sessions.run,
     "lines": lines.run,
+    "log_severity": log_severity.run,
     "nsl_kdd": nsl_kdd.run,
+    "pipeline": pipeline.run,
     "replay": replay.run,
 }
-NEED_DATA = ("bgl", "hdfs", "lines", "nsl_kdd")
+NEED_DATA = ("bgl", "cicids", "hdfs", "hdfs_sessions", "lines", "log_severity", "nsl_kdd", "pipeline")
 
 
 def main() -> None:
@@ -31,12 +49,12 @@ def main() -> None:
     parser.add_argument(
         "--data",
         type=Path,
-        help="folder of the data set, for bgl, hdfs and nsl_kdd, of all sets for lines; replay takes BGL out of it "
-        "instead of generated logs",
+        help=f"folder of the data set (lines: of all sets; pipeline: its file), for {', '.join(NEED_DATA)};"
+        " replay takes BGL out of it, not generated logs",
     )
     chosen = parser.parse_args()
     if chosen.name in NEED_DATA and chosen.data is None:
-        parser.error(f"{chosen.name} needs --data FOLDER: the data is not part of the project")
+        parser.error(f"{chosen.name} needs --data PATH: the data is not part of the project")
     memory = psutil.virtual_memory().total / 2**30
     print(f"Machine   {psutil.cpu_count()} cores, {memory:.0f} GiB, {platform.system()} {platform.machine()}")
     libraries = ", ".join(f"{name} {version(name)}" for name in ("polars", "numpy", "scikit-learn", "psycopg"))

@@ -33,7 +33,7 @@ def run_line(number: int, **keys: Any) -> str:
         "branch": "main",
         **dict.fromkeys(PIPELINE_FEATURES, number % 5),
         "error_lines": 400 + number % 7 if bad(number) else number % 7,
-        "hosts": ["pypi.org", f"h{number % 4}.example.org"],
+        "hosts": ["packages.example.org", f"h{number % 4}.example.org"],
         "label": "failed" if bad(number) else "passed",
     }
     return json.dumps({**run, **keys})

@@ -20,7 +20,9 @@ from tests.db.scoring_factories import check_accounts, insert_logs, make_partiti
 
 BUILT = {
     *("up", "down", "status", "dsn", "migrate", "ingest", "label", "train", "score", "models", "promote"),
+    "sessions",
     *("rollback", "doctor", "maintain", "retain", "adopt", "rescore", "backlog", "reproduce", "report", "replay"),
+    "evaluate",
 }
 
 

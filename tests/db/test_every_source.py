@@ -184,7 +184,7 @@ def test_freshness_and_overview(trained: Engine, kind: Kind) -> None:
     assert waiting() == 7
     assert {finding.check for finding in examine(trained, patience=AT_ONCE).findings} == {"freshness"}
     said = overview.summary(trained, detector=kind.detector)
-    assert (said["rows"], said["labels"], said["scored"]) == (ROWS + 10, ROWS, ROWS)
+    assert (said["rows"], said["labels"], said["scored"]) == (ROWS + 7, ROWS, ROWS)
     assert len(said["top"]) > 0
     assert said["top"][0]["severity"] != "normal"
 

@@ -140,7 +140,7 @@ def test_a_label_that_somebody_changed(shop: Engine) -> None:
     )
     found = again(shop, version)
     assert (found.reproduced, found.same_rows) == (False, True)
-    assert "labelled rows of the validation slice" in found.reasons[0]
+    assert "labels of the validation slice" in found.reasons[0]
     assert found.scores is not None
     # The trees are the same ones, only the threshold is not.
     assert found.scores.largest == 0.0

@@ -18,6 +18,7 @@ from mllib.store import partitions, retention
 from mllib.store.database import transaction
 from tests.db.factories import add_label, insert_log
 from tests.db.scoring_factories import DETECTOR, insert_logs, make_partitions, promote_model, rows, scalar
+from tests.db.test_claims_races import wait_for_lock
 from tests.db.test_cli import answer, complaint, millrace
 from tests.factories import START
 
@@ -178,6 +179,18 @@ def test_writers_and_scoring_go_on_beside_it(engine: Engine, two_days: list[int]
     assert scalar(engine, "select count(*) from millrace.logs") == 200 + 100 + len(two_days)
     assert scalar(engine, "select count(*) from millrace.predictions") == 200 + 100 + len(two_days)
     assert examine(engine).findings == ()
+
+
+def test_a_claim_waits_for_the_table_before_it_holds_a_partition(engine: Engine, two_days: list[int]) -> None:
+    """Whoever drops a day locks them in this order; the other way round each would wait for the other."""
+    with engine.connect() as dropping, ThreadPoolExecutor(1) as pool:
+        dropping.execute(text("lock table only millrace.logs in access exclusive mode"))
+        claimed = pool.submit(scoring.claim, engine, DETECTOR, "k")
+        wait_for_lock(engine)
+        dropping.execute(text("lock table millrace.logs_default in access exclusive mode nowait"))
+        dropping.rollback()
+        assert claimed.result()[0].run.claimed == 0
+    assert len(two_days) == 3
 
 
 def test_dropping_takes_the_same_work_however_many_rows_there_are(engine: Engine) -> None:

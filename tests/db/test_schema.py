@@ -29,6 +29,7 @@ READABLE = [
     "predictions",
     "predictions_history",
     "prediction_hours",
+    "session_scores",
 ]
 NOT_READABLE = [
     "ingest_rejects",

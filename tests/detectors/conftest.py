@@ -10,25 +10,44 @@ from mllib import sources
 from mllib.detectors import detector, names
 from mllib.detectors.base import Detector, Model
 from tests.detectors.connections import make_connections
+from tests.detectors.flows import make_flows
+from tests.detectors.runs import make_runs
 from tests.factories import in_chunks, make_logs
 
 ROWS = 3_000
 LOG_DETECTORS = [name for name in names() if detector(name).source == "logs"]
-MAKERS = {"logs": make_logs, "nsl_kdd_flows": make_connections}
+LOG_FORESTS = [name for name in LOG_DETECTORS if detector(name).metric == "f1"]
+MAKERS = {
+    "logs": make_logs,
+    "nsl_kdd_flows": make_connections,
+    "cicflowmeter_flows": make_flows,
+    "pipeline_runs": make_runs,
+}
+PLANTED = {"pipeline_runs": pl.col("change").is_not_null()}
+"""Which rows of a maker are unlike the others, where it is not those that are labelled so."""
 KINDS = [name for name in names() if detector(name).source in MAKERS]
 
 _models: dict[str, Model] = {}
 
 
+def made(kind: Detector, n: int, *, seed: int = 0, span_s: float | None = None) -> pl.DataFrame:
+    """Rows of the detector's source; with labels, and rows that they call anomalies, where it learns from them."""
+    rows = MAKERS[kind.source](n, seed=seed, span_s=span_s)
+    if kind.source != "logs" or not kind.learns_from_labels:
+        return rows
+    odd, planted = with_outliers(rows)
+    return odd.with_columns(label=pl.Series(planted).cast(pl.Int8).cast(pl.String))
+
+
 def training_rows(kind: Detector, n: int = ROWS) -> pl.DataFrame:
     """What a detector is fitted on; with labels where it needs them."""
-    made = MAKERS[kind.source](n)
-    return made if kind.learns_from_labels else made.select(*sources.source(kind.source).schema)
+    rows = made(kind, n)
+    return rows if kind.learns_from_labels else rows.select(*sources.source(kind.source).schema)
 
 
 def rows_to_score(kind: Detector, n: int, *, seed: int = 1, span_s: float | None = None) -> pl.DataFrame:
     """Rows of the detector's source, as they are scored: nobody says what they are."""
-    return MAKERS[kind.source](n, seed=seed, span_s=span_s).select(*sources.source(kind.source).schema)
+    return made(kind, n, seed=seed, span_s=span_s).select(*sources.source(kind.source).schema)
 
 
 def fitted(name: str) -> Model:
@@ -64,6 +83,16 @@ def log_model(log_kind: Detector) -> Model:
     return fitted(log_kind.name)
 
 
+@pytest.fixture(params=LOG_FORESTS)
+def forest_kind(request: pytest.FixtureRequest) -> Detector:
+    return detector(request.param)
+
+
+@pytest.fixture
+def forest_model(forest_kind: Detector) -> Model:
+    return fitted(forest_kind.name)
+
+
 @pytest.fixture(scope="module")
 def logs() -> pl.DataFrame:
     return make_logs(2_000, seed=1)
@@ -71,11 +100,12 @@ def logs() -> pl.DataFrame:
 
 def outliers_of(kind: Detector, n: int, *, seed: int = 0) -> tuple[pl.DataFrame, np.ndarray]:
     """Rows of the detector's source, with labels where it needs them, and which of them are unlike the others."""
-    if kind.source == "logs":
-        # Spread over a day, so that an outlier's five minutes do not cover all rows.
-        return with_outliers(make_logs(n, seed=seed, span_s=86_400))
-    made = make_connections(n, seed=seed)
-    return made, (made["label"] != "0").to_numpy()
+    # Log lines are spread over a day, so that the five minutes of an outlier do not cover all rows.
+    rows = made(kind, n, seed=seed, span_s=86_400 if kind.source == "logs" else None)
+    if "label" not in rows.columns:
+        return with_outliers(rows)
+    planted = PLANTED.get(kind.source, pl.col("label") != "0")
+    return rows, rows.select(planted=planted)["planted"].to_numpy()
 
 
 def with_outliers(logs: pl.DataFrame) -> tuple[pl.DataFrame, np.ndarray]:

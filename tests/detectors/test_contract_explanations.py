@@ -35,7 +35,7 @@ def test_every_anomaly_is_explained_and_nothing_else(model, rows):
 def test_shares_add_up_to_the_excess_of_every_anomaly(kind, model):
     outliers, _ = outliers_of(kind, 3_000, seed=6)
     found = explained(model, outliers)
-    assert len(found) > 30
+    assert len(found) >= 30
     for explanation in found:
         shares = [feature["share"] for feature in explanation["features"]]
         assert sum(shares) + explanation["other"] == pytest.approx(1, abs=5e-4)
@@ -43,13 +43,13 @@ def test_shares_add_up_to_the_excess_of_every_anomaly(kind, model):
         assert explanation["excess"] > 0
 
 
-def test_what_would_be_normal_is_normal_when_scored(log_kind):
+def test_what_would_be_normal_is_normal_when_scored(forest_kind):
     far = pl.int_range(pl.len()) % 50 == 0
     logs = make_logs(3_000, seed=8, span_s=86_400).with_columns(
         response_time_ms=pl.when(far).then(5_000.0).otherwise("response_time_ms"),
         message=pl.when(far).then(pl.lit("request completed, " + "at last, " * 20)).otherwise("message"),
     )
-    model = log_kind.fit([logs], rows=3_000)
+    model = forest_kind.fit([logs], rows=3_000)
     flagged = model.predict(logs)["is_anomaly"]
     features = model.features(logs)[flagged.to_numpy()]
     told = 0
@@ -68,9 +68,10 @@ def test_what_would_be_normal_is_normal_when_scored(log_kind):
 )
 def test_hostile_text_stays_a_value(log_kind, hostile):
     names = pl.Series([hostile] * 20 + ["ok"] * 580)
-    logs = make_logs(600, service=names, level=names)
+    levels = names.replace("ok", "INFO")
+    logs = make_logs(600, service=names, level=levels)
     rare = pl.int_range(pl.len()) < 20
-    logs = logs.with_columns(message=pl.when(rare).then(pl.lit(f"{hostile} {hostile}")).otherwise("message"))
+    logs = logs.with_columns(message=pl.when(rare).then(pl.lit(f"quaint {hostile} {hostile}")).otherwise("message"))
     prediction = log_kind.fit([logs], rows=600).predict(logs)
     texts = prediction["explanation"].drop_nulls().to_list()
     assert texts
@@ -85,9 +86,9 @@ def test_hostile_text_stays_a_value(log_kind, hostile):
                 assert all(a in (b, "\ufffd") for a, b in zip(kept, hostile, strict=False))
 
 
-def test_models_from_before_explanations_still_score_and_say_so(log_kind, log_model, logs):
-    state = log_model.state()
-    old = log_kind.load(
+def test_models_from_before_explanations_still_score_and_say_so(forest_kind, forest_model, logs):
+    state = forest_model.state()
+    old = forest_kind.load(
         ModelState(
             header={name: value for name, value in state.header.items() if name != "explains"},
             arrays={
@@ -95,15 +96,15 @@ def test_models_from_before_explanations_still_score_and_say_so(log_kind, log_mo
             },
         )
     )
-    prediction, now = old.predict(logs), log_model.predict(logs)
+    prediction, now = old.predict(logs), forest_model.predict(logs)
     assert prediction.drop("explanation").equals(now.drop("explanation"))
     assert prediction["explanation"].is_not_null().to_list() == now["is_anomaly"].to_list()
     for explanation in explained(old, logs):
         assert "trained before explanations" in explanation["note"]
-    assert log_kind.load(old.state()).predict(logs).equals(prediction)
+    assert forest_kind.load(old.state()).predict(logs).equals(prediction)
 
 
-def test_a_threshold_below_the_usual_leaves_rows_without_excess_and_says_so(log_model, logs):
-    notes = [explanation.get("note") for explanation in explained(log_model.with_threshold(1e-6), logs)]
+def test_a_threshold_below_the_usual_leaves_rows_without_excess_and_says_so(forest_model, logs):
+    notes = [explanation.get("note") for explanation in explained(forest_model.with_threshold(1e-6), logs)]
     assert len(notes) == logs.height
     assert {"it is no more unusual than others: the threshold is very low", None} == set(notes)

@@ -16,14 +16,16 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
 SCORE, RESCORE = f"score_{DETECTOR}", "rescore"
 HOURS = 30
-CURRENT = "select log_id, score, model_version, run_id from analytics.predictions_current order by 1"
-THEN = "select log_id, score, model_version, run_id from analytics.predictions_as_of(:moment) order by 1"
+CURRENT = """
+    select log_id, score, model_version, run_id from analytics.predictions_current where detector = :detector order by 1
+"""
+THEN = CURRENT.replace("predictions_current", "predictions_as_of(:moment)")
 
 
 @pytest.fixture(scope="module")
 def start(local: Stack) -> datetime:
     """A time from which on there are busy hours, all of them scored."""
-    if not local.rows("select 1 from millrace.model_registry where status = 'champion'"):
+    if not local.rows("select 1 from analytics.model_history where detector = :d and status = 'champion'", d=DETECTOR):
         local.run("ingest")
         local.run(f"retrain_{DETECTOR}")
     local.run(SCORE)
@@ -60,7 +62,7 @@ def test_a_dry_run_shows_the_plan_and_the_plan_is_run_as_it_stands(local: Stack,
     assert "A dry run" in dry.log("plan_rescore")
     assert local.rows("select count(*) from millrace.scoring_runs") == runs
 
-    believed, [(moment,)] = local.rows(CURRENT), local.rows("select clock_timestamp()")
+    believed, [(moment,)] = local.rows(CURRENT, detector=DETECTOR), local.rows("select clock_timestamp()")
     run = local.run(RESCORE, {"plan": plan["plan_id"]})
     assert run.state == "success"
     assert run.returned("publish")["rows"] == rows
@@ -70,8 +72,8 @@ def test_a_dry_run_shows_the_plan_and_the_plan_is_run_as_it_stands(local: Stack,
     assert local.rows("select plan_id, scored from analytics.scoring_runs where run_id = :run", run=ledger_run) == [
         (plan["plan_id"], rows)
     ]
-    assert local.rows(THEN, moment=moment) == believed
-    assert local.rows(THEN, moment="infinity") == local.rows(CURRENT) != believed
+    assert local.rows(THEN, detector=DETECTOR, moment=moment) == believed
+    assert local.rows(THEN, detector=DETECTOR, moment="infinity") == local.rows(CURRENT, detector=DETECTOR) != believed
     assert local.rows("select count(*) from analytics.predictions_current where run_id = :run", run=ledger_run) == [
         (rows,)
     ]

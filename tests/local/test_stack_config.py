@@ -17,7 +17,7 @@ import pytest
 
 from mllib.errors import StackProblem
 from mllib.local import environment, stack, state, supervisor
-from mllib.local.run import _plain
+from mllib.local.summary import plain
 
 
 @pytest.fixture
@@ -203,6 +203,6 @@ def test_without_a_stack_status_is_down_and_the_database_says_how_to_start(tmp_p
 
 
 def test_log_text_cannot_steer_the_terminal() -> None:
-    assert _plain("red \x1b[31m alert\r\nnext\x00line", 70) == "red [31m alert next line"
-    assert _plain("x" * 100, 10) == "x" * 9 + "…"
-    assert _plain(None) == ""
+    assert plain("red \x1b[31m alert\r\nnext\x00line", 70) == "red [31m alert next line"
+    assert plain("x" * 100, 10) == "x" * 9 + "…"
+    assert plain(None) == ""

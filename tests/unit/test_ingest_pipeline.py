@@ -30,7 +30,7 @@ def test_a_run() -> None:
     assert (found.provider, found.repository, found.branch) == ("github_actions", "shop/web", "main")
     assert len(found.features.numbers()) == len(PIPELINE_FEATURES) == 17
     assert found.features.values["error_lines"] == 400
-    assert found.features.hosts == ("pypi.org", "h0.example.org")
+    assert found.features.hosts == ("packages.example.org", "h0.example.org")
     assert found.features.evidence == {"remote_script": ["curl x | sh"]}
     assert found.attributes == {"actor": "someone"}
 
@@ -56,7 +56,7 @@ def test_features_that_are_missing_are_not_known() -> None:
         ({"error_lines": True}, "error_lines is true, which is no number"),
         ({"error_lines": -1}, "error_lines is -1, which is not finite or below 0"),
         ({"error_lines": float("nan")}, "error_lines is"),
-        ({"hosts": "pypi.org"}, "hosts is no list of names"),
+        ({"hosts": "packages.example.org"}, "hosts is no list of names"),
         ({"hosts": [str(number) for number in range(101)]}, "101 hosts; at most 100 are stored"),
         ({"evidence": ["x"]}, "evidence is no object"),
         ({"evidence": {"token": "x" * 40_000}}, "the evidence is longer than 32,768 bytes"),

@@ -1,0 +1,95 @@
+"""The labelled rows that a model is fitted on: all of the rare kinds, a bounded part of the common ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from mllib.detectors._sample import id_hash
+
+NORMAL = frozenset(("0", "normal"))
+"""Verdicts that say a row is none of the attacks."""
+
+T = TypeVar("T")
+
+
+class LabelledSample(Generic[T]):
+    """Collects labelled claimed rows frame by frame. Memory is bounded, whatever the number of rows and of names.
+
+    ``measure`` takes a frame; ``take`` what it returned and positions in it; ``stack`` several of what it returned.
+    Of normal rows ``max_normal`` are kept, of each other kind ``max_per_kind`` and of all these ``max_attacks``.
+
+    Kept of each kind are the rows whose ids have the lowest hashes, so what is kept in the end depends neither on the
+    order of the rows nor on the frames' borders. Where the kinds are too many for ``max_attacks``, each may keep less.
+    """
+
+    def __init__(
+        self,
+        *,
+        measure: Callable[[pl.DataFrame], T],
+        take: Callable[[T, NDArray[np.intp]], T],
+        stack: Callable[[Sequence[T]], T],
+        max_normal: int,
+        max_per_kind: int,
+        max_attacks: int,
+    ) -> None:
+        self.rows = 0  # claimed rows seen
+        self.labelled = 0  # those of them with a verdict
+        self._measure, self._take, self._stack = measure, take, stack
+        self._max_normal, self._max_attacks = max_normal, max_attacks
+        self._per_kind = max_per_kind
+        self._hashes: NDArray[np.float64] = np.empty(0)
+        self._kinds: NDArray[np.object_] = np.empty(0, dtype=object)
+        self._parts: list[T] = []
+        self._fresh: list[tuple[NDArray[np.float64], NDArray[np.object_]]] = []
+        self._waiting = 0
+
+    def add(self, frame: pl.DataFrame) -> None:
+        """Takes a frame with the column ``label``."""
+        self.rows += int(frame["claimed"].sum())
+        rows = frame.filter(pl.col("claimed") & pl.col("label").is_not_null())
+        if rows.is_empty():
+            return
+        self.labelled += rows.height
+        kinds = np.array(["" if label in NORMAL else label for label in rows["label"].to_list()], dtype=object)
+        self._fresh.append((id_hash(rows["log_id"].to_numpy()), kinds))
+        self._parts.append(self._measure(rows))
+        self._waiting += rows.height
+        if self._waiting > self._max_normal:
+            self._prune()
+
+    def collect(self) -> tuple[T, NDArray[np.object_]]:
+        """The sampled rows in an order that their ids give, and the name of each one's attack, "" for normal ones.
+
+        There must be some.
+        """
+        self._prune()
+        return self._parts[0], self._kinds
+
+    def _prune(self) -> None:
+        if not self._fresh:
+            return
+        hashes = np.concatenate([self._hashes, *(part for part, _ in self._fresh)])
+        kinds = np.concatenate([self._kinds, *(part for _, part in self._fresh)])
+        order = np.argsort(hashes, kind="stable")
+        # Numbers in place of names: how many of its kind come before a row is counted by sorting.
+        _, codes, counts = np.unique(kinds[order].astype(str), return_inverse=True, return_counts=True)
+        by_kind = np.argsort(codes, kind="stable")
+        place = np.empty(len(order), dtype=np.int64)
+        place[by_kind] = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+        normal = kinds[order] == ""
+        while True:
+            kept = place < np.where(normal, self._max_normal, self._per_kind)
+            if (kept & ~normal).sum() <= self._max_attacks or self._per_kind == 1:
+                break
+            self._per_kind //= 2
+        kept_attacks = np.cumsum(kept & ~normal)
+        kept &= normal | (kept_attacks <= self._max_attacks)
+        chosen = order[kept]
+        self._parts = [self._take(self._stack(self._parts), chosen)]
+        self._hashes, self._kinds = hashes[chosen], kinds[chosen]
+        self._fresh, self._waiting = [], 0
