@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mllib.detectors.base import FORMAT, ModelState
+from mllib.detectors.base import FORMATS, ModelState
 from mllib.errors import BadArtifact
 
 MAX_BYTES = 64 * 1024 * 1024
@@ -67,8 +67,9 @@ def loads(data: bytes, expected_digest: str) -> ModelState:
         raise _bad(f"it is not an archive of arrays ({type(error).__name__})") from error
     if not isinstance(header, dict) or not isinstance(header.get("detector"), str):
         raise _bad("its header does not name a detector")
-    if header.get("format") != FORMAT:
-        raise _bad(f"it is in format {header.get('format')!r}, and this version reads format {FORMAT}")
+    if header.get("format") not in FORMATS:
+        known = " and ".join(map(str, FORMATS))
+        raise _bad(f"it is in format {header.get('format')!r}, and this version reads {known}")
     return ModelState(header=header, arrays=arrays)
 
 

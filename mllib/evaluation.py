@@ -107,6 +107,15 @@ def flag_everything_f1(rows: int, positives: int) -> float:
     return 2 * positives / (rows + positives) if rows + positives else 0.0
 
 
+def average_precision(raw_scores: Array, labels: Array) -> float | None:
+    """The mean precision over the anomalies, each at its own score. Both of shape (rows,).
+
+    None without an anomaly. Raises ValueError like `binary_metrics`.
+    """
+    _, true_positives, flagged = _cut_points(raw_scores, binary(labels, "labels"))
+    return _average_precision(true_positives, flagged)
+
+
 def best_threshold(raw_scores: Array, labels: Array) -> float | None:
     """The cut point with the highest F1 when rows with ``raw_scores >= threshold`` are flagged; of equals the highest.
 

@@ -39,7 +39,11 @@ class Fingerprint:
         self._rows += claimed.height
         self._ids.update(claimed.select(pl.col("ts").to_physical(), "log_id").to_numpy().tobytes())
         for name in self._columns:
-            form, values = _bytes(frame[name])
+            column = frame[name]
+            if column.name == "message":
+                # Context rows came without theirs when the first hashes were put on record.
+                column = column.set(~frame["claimed"], None)
+            form, values = _bytes(column)
             self._parts[f"{name} form"].update(form)
             self._parts[f"{name} values"].update(values)
 

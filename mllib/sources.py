@@ -204,7 +204,7 @@ SOURCES = {
             columns=(
                 Column("level"),
                 Column("service"),
-                Column("message", claimed_only=True, never_null=True),
+                Column("message", never_null=True),
                 Column("response_time_ms", "number"),
                 Column("status_code", "integer"),
             ),

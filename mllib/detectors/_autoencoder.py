@@ -1,9 +1,14 @@
-"""A small autoencoder: what it was not shown it cannot reproduce. Fitted by scikit-learn, run by NumPy."""
+"""A small autoencoder: what it was not shown it cannot reproduce. Fitted by scikit-learn, run by NumPy.
+
+It computes with multiples of 1/4096. Then all sums and products of a layer are exact in 64 bits, in whatever order a
+matrix product takes them: what a row gets does not depend on the rows around it, to the last bit, and the fast product
+can be used. (Values up to 10, weights up to 2,000 and a hundred features need 45 of the 53 bits.)
+"""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -19,6 +24,10 @@ FARTHEST = 10.0
 
 MIN_SCALE = 0.05
 """The least standard deviation: figures that hardly ever change would be divided by almost nothing."""
+
+_STEPS = 4096.0
+_MAX_WEIGHT = 2000.0
+_BLOCK = 512  # rows at a time: they stay in the processor's cache
 
 
 class Autoencoder:
@@ -36,10 +45,15 @@ class Autoencoder:
             values = arrays.get(name)
             if values is None or values.shape != shape or values.dtype != np.float32 or not np.isfinite(values).all():
                 raise _unusable(name)
+            if name.startswith(("weight", "bias")) and (np.abs(values) > _MAX_WEIGHT).any():
+                raise _unusable(name)
         if (arrays["scale"] < np.float32(MIN_SCALE)).any():
             raise _unusable("scale")
         self.arrays = {name: arrays[name] for name in shapes}
-        self._layers = [(arrays[f"weight{layer}"], arrays[f"bias{layer}"]) for layer in range(len(sizes) - 1)]
+        self._layers = [
+            (_rounded(arrays[f"weight{layer}"].astype(np.float64)), _rounded(arrays[f"bias{layer}"].astype(np.float64)))
+            for layer in range(len(sizes) - 1)
+        ]
 
     def standardised(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Shape (n, n_features): standard deviations from the mean, at most FARTHEST."""
@@ -47,18 +61,38 @@ class Autoencoder:
 
     def errors(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Shape (n, n_features): how far each reproduced feature is off. A row's do not depend on the rows around."""
-        standard = self.standardised(features)
+        errors = np.empty(features.shape, dtype=np.float32)
+        for block in _blocks(len(features)):
+            errors[block] = self._errors(features[block])
+        return errors
+
+    def total_errors(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Shape (n,): the sum of each row's errors, of which none is kept."""
+        total = np.empty(len(features))
+        for block in _blocks(len(features)):
+            total[block] = self._errors(features[block]).sum(axis=1)
+        return total
+
+    def _errors(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        standard = _rounded(self.standardised(features).astype(np.float64))
         values = standard
-        for layer, (weight, bias) in enumerate(self._layers):
-            # einsum and not @: the sum of a row must not depend on how many rows there are, to the last bit
-            values = np.einsum("ni,io->no", values, weight) + bias
-            if layer + 1 < len(self._layers):
-                values = np.tanh(values)
-        errors: NDArray[np.float32] = np.abs(standard - values)
+        for weight, bias in self._layers[:-1]:
+            values = values @ weight
+            values += bias
+            values = _rounded(np.tanh(values, out=values))
+        weight, bias = self._layers[-1]
+        values = values @ weight
+        values += bias
+        values -= standard
+        errors: NDArray[np.float64] = np.abs(values, out=values)
         return errors
 
 
-def fit_autoencoder(features: NDArray[np.float32], *, seed: int) -> Autoencoder:
+def _blocks(rows: int) -> Iterator[slice]:
+    return (slice(begin, begin + _BLOCK) for begin in range(0, rows, _BLOCK))
+
+
+def fit_autoencoder(features: NDArray[np.float32], *, seed: int, epochs: int = EPOCHS) -> Autoencoder:
     """An autoencoder of these rows, shape (n, n_features)."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPRegressor
@@ -69,7 +103,7 @@ def fit_autoencoder(features: NDArray[np.float32], *, seed: int) -> Autoencoder:
     network = MLPRegressor(
         hidden_layer_sizes=HIDDEN,
         activation="tanh",
-        max_iter=EPOCHS,
+        max_iter=epochs,
         batch_size=min(128, len(features)),
         random_state=seed,
     )
@@ -80,6 +114,14 @@ def fit_autoencoder(features: NDArray[np.float32], *, seed: int) -> Autoencoder:
     for layer, (weight, bias) in enumerate(zip(network.coefs_, network.intercepts_, strict=True)):
         arrays |= {f"weight{layer}": weight.astype(np.float32), f"bias{layer}": bias.astype(np.float32)}
     return Autoencoder(arrays, n_features=features.shape[1])
+
+
+def _rounded(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The nearest multiples of 1 / _STEPS, in place."""
+    values *= _STEPS
+    np.rint(values, out=values)
+    values /= _STEPS
+    return values
 
 
 def _standardised(

@@ -14,13 +14,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from mllib.detectors._isolation import IsolationTrees
 from mllib.errors import BadArtifact
 
 AT_MOST = 5
@@ -34,6 +33,25 @@ MAX_TEXT = 40
 _CHANGES = 3  # so many of a row's leading features are tried, one by one, for a value that would make it normal
 
 F = TypeVar("F", np.float32, np.float64)
+
+
+class Judge(Protocol):
+    """What calls rows anomalous: a forest, or an ensemble. ``features`` always have shape (n, n_features)."""
+
+    @property
+    def arrays(self) -> Mapping[str, NDArray[Any]]:
+        """All that it is made of, as an artifact holds it."""
+
+    def scores(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Shape (n,): the raw scores, 0 to 1."""
+
+    def heads(self, features: NDArray[np.float32]) -> list[tuple[float, str]]:
+        """Of each row its excess, and the members of a JSON object that say so."""
+
+    def attributions(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Shape (n, n_features): what each feature adds to the excess of each row."""
+
+
 Codes = Callable[[NDArray[np.float32]], NDArray[np.int64]]
 
 
@@ -45,6 +63,7 @@ class Figure:
     column: int
     unit: str | None = None
     advice: str
+    changeable: bool = True  # whether it says something to a reader that the line would be normal with another value
 
     @property
     def columns(self) -> range:
@@ -117,11 +136,11 @@ class Usual:
 
 
 class Explainer:
-    """Explains rows that a forest calls anomalous. ``groups`` cover all of its features, in order."""
+    """Explains rows that a judge calls anomalous. ``groups`` cover all of its features, in order."""
 
-    def __init__(self, groups: Sequence[Group], trees: IsolationTrees, usual: Usual) -> None:
+    def __init__(self, groups: Sequence[Group], judge: Judge, usual: Usual) -> None:
         self._groups = groups
-        self._trees = trees
+        self._judge = judge
         self._advice = [json.dumps(group.advice) for group in groups]
         ranges, shares = iter(usual.ranges.tolist()), iter(usual.shares.tolist())
         self._limits = np.array(
@@ -137,7 +156,8 @@ class Explainer:
             self._changed.append(f"{head},")
             if isinstance(group, Figure):
                 low, high = (float(_number(end)) for end in next(ranges))  # what is said is what is tried
-                self._limits[place] = group.column, low, high
+                if group.changeable:
+                    self._limits[place] = group.column, low, high
                 head += f',"normal":[{_number(low)},{_number(high)}]'
             elif isinstance(group, Category):
                 self._seen[place] = [_number(next(shares)) for _ in range(group.size)]
@@ -147,26 +167,23 @@ class Explainer:
         """The explanation of each of ``lines``, whose features are ``features``; JSON texts in the same order."""
         if not len(features):
             return []
-        parts = self._trees.attributions(features)
+        parts = self._judge.attributions(features)
         # Added column by column: the order of a sum along rows could depend on how many rows there are.
         grouped = np.zeros((len(parts), len(self._groups)))
         for place, group in enumerate(self._groups):
             for column in group.columns:
                 grouped[:, place] += parts[:, column]
-        paths = self._trees.paths(features)
-        usual_path = self._trees.usual_path
         leading = np.argsort(-grouped, axis=1, kind="stable")[:, :AT_MOST]
         changes = self._changes(features, leading, threshold)
         values = [self._values(place, lines, features, parts) for place in range(len(self._groups))]
         texts = []
-        for row, (path, order, of_group) in enumerate(
-            zip(paths.tolist(), leading.tolist(), grouped.tolist(), strict=True)
+        for row, ((excess, told), order, of_group) in enumerate(
+            zip(self._judge.heads(features), leading.tolist(), grouped.tolist(), strict=True)
         ):
-            excess = usual_path - path
-            head = f'{{"excess":{excess:.3f},"path":{path:.3f},"usual_path":{usual_path:.3f}'
+            head = "{" + told
             if excess <= 0:
                 # Possible only where somebody put the threshold below the score of an average row.
-                texts.append(head + ',"note":"its paths are no shorter than usual: the threshold is very low"}')
+                texts.append(head + ',"note":"it is no more unusual than others: the threshold is very low"}')
                 continue
             entries, other = [], excess
             for rank, place in enumerate(order):
@@ -199,7 +216,7 @@ class Explainer:
             nearest = np.clip(value, low, high)[rows]
             changed = features[rows]
             changed[np.arange(len(rows)), column[rows]] = nearest
-            works = self._trees.scores(changed) < threshold
+            works = self._judge.scores(changed) < threshold
             for row, normal in zip(rows[works].tolist(), nearest[works].tolist(), strict=True):
                 place = leading[row, rank]
                 found[row] = f'{self._changed[place]}"value":{_number(normal)}}}'

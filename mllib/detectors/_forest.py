@@ -1,4 +1,4 @@
-"""A model that is an isolation forest: threshold, scale and explanations, whatever its features are."""
+"""A model that is a forest or has one: threshold, scale and explanations, whatever its features are."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from mllib.detectors._calibration import Calibration, ScoreDistribution
-from mllib.detectors._explanation import Explainer, Group, Usual
-from mllib.detectors._isolation import IsolationTrees, fit_trees
+from mllib.detectors._explanation import Explainer, Group, Judge, Usual
+from mllib.detectors._isolation import fit_trees
 from mllib.detectors.base import FORMAT, Model, ModelState
 from mllib.errors import BadArtifact, NothingToTrainOn
 
@@ -32,9 +32,9 @@ UNEXPLAINED = '{"note":"no explanation: the model was trained before explanation
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Forest:
-    """All that a fitted forest model holds beside what makes its features."""
+    """All that a fitted model holds beside what makes its features."""
 
-    trees: IsolationTrees
+    judge: Judge
     distribution: ScoreDistribution
     threshold: float
     usual: Usual | None  # None in artifacts that are older than explanations
@@ -42,7 +42,7 @@ class Forest:
 
 
 class ForestModel(Model):
-    """A fitted forest with a threshold. Subclasses say what the features are, and what they mean to a reader."""
+    """A fitted judge with a threshold. Subclasses say what the features are, and what they mean to a reader."""
 
     def __init__(self, forest: Forest) -> None:
         self._forest = forest
@@ -74,7 +74,7 @@ class ForestModel(Model):
         return self._forest.distribution.exceeded_by(rate)
 
     def score(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
-        return self._forest.trees.scores(features)
+        return self._forest.judge.scores(features)
 
     def calibrated(self, raw: NDArray[np.float64]) -> NDArray[np.float32]:
         return self._calibration.scores(raw)
@@ -87,7 +87,7 @@ class ForestModel(Model):
     @cached_property
     def _explainer(self) -> Explainer | None:
         usual = self._forest.usual
-        return None if usual is None else Explainer(self.groups, self._forest.trees, usual)
+        return None if usual is None else Explainer(self.groups, self._forest.judge, usual)
 
     def _state(self, detector: str, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> ModelState:
         """The whole state, with ``header`` and ``arrays`` for the part that makes the features."""
@@ -102,7 +102,7 @@ class ForestModel(Model):
             },
             arrays={
                 "threshold": np.array([self.threshold], dtype=np.float64),
-                **self._forest.trees.arrays,
+                **self._forest.judge.arrays,
                 **self._forest.distribution.arrays,
                 **({} if usual is None else usual.arrays),
                 **arrays,
@@ -123,7 +123,7 @@ def fit_forest(
     trees = fit_trees(features, n_estimators=n_estimators, max_samples=max_samples, seed=seed)
     distribution = ScoreDistribution.of(trees.scores(features))
     return Forest(
-        trees=trees,
+        judge=trees,
         distribution=distribution,
         threshold=distribution.exceeded_by(STARTING_RATE),
         usual=Usual.of(groups, features),
@@ -146,15 +146,15 @@ def enough_rows(detector: str, sampled: int, *, rows: int, expected: int) -> Non
         )
 
 
-def load_forest(state: ModelState, detector: str, groups: Sequence[Group], *, n_features: int) -> Forest:
-    """The forest of a state whose header was checked. Raises BadArtifact when it is none over these features."""
+def load_forest(state: ModelState, detector: str, groups: Sequence[Group], judge: Judge) -> Forest:
+    """The rest of a state whose header was checked and whose judge is loaded. Raises BadArtifact."""
     (threshold,) = stored_numbers(state, detector, "threshold", 1)
     if not 0 < threshold < 1:
         raise unusable(detector, "threshold")
     if not isinstance(state.header.get("parameters"), dict):
         raise unusable(detector, "parameters")
     return Forest(
-        trees=IsolationTrees(state.arrays, n_features=n_features),
+        judge=judge,
         distribution=ScoreDistribution.load(state.arrays),
         threshold=threshold,
         usual=Usual.load(state.arrays, groups) if _EXPLAINS in state.header else None,
@@ -162,13 +162,13 @@ def load_forest(state: ModelState, detector: str, groups: Sequence[Group], *, n_
     )
 
 
-def check_header(state: ModelState, detector: str) -> None:
-    """Raises BadArtifact unless this is a state of the detector, in the present format."""
+def check_header(state: ModelState, detector: str, *, formats: Sequence[int] = (FORMAT,)) -> None:
+    """Raises BadArtifact unless this is a state of the detector, in one of the formats that it can read."""
     header = state.header
-    if header.get("detector") != detector or header.get("format") != FORMAT:
+    if header.get("detector") != detector or header.get("format") not in formats:
         raise BadArtifact(
             f"This is a model of {header.get('detector')!r} in format {header.get('format')!r}, "
-            f"not of {detector!r} in format {FORMAT}. Train {detector} again."
+            f"not of {detector!r} in format {' or '.join(map(str, formats))}. Train {detector} again."
         )
 
 

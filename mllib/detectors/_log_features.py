@@ -37,6 +37,7 @@ class Measured:
     level: NDArray[np.int8]  # codes of LEVELS, -1 for none
     service: pl.Series
     template_of: NDArray[np.int64]  # row i has the template templates[template_of[i]]
+    previous_of: NDArray[np.int64]  # the template of its service's row before, -1 without one in the five minutes
     templates: pl.Series  # distinct, secrets masked
 
 
@@ -44,7 +45,13 @@ def measure(frame: pl.DataFrame, rows: NDArray[np.int64]) -> Measured:
     """Measure the rows at positions ``rows`` (ascending) of a log frame; the others are their context."""
     window = windows(frame, rows)
     chosen = frame[rows]
-    template_of, templates = distinct_templates(chosen["message"])
+    follows = np.flatnonzero(window.previous >= 0)
+    read = np.zeros(frame.height, dtype=bool)
+    read[rows] = read[window.previous[follows]] = True
+    place = np.cumsum(read) - 1
+    template_at, templates = distinct_templates(frame["message"].filter(pl.Series(read)))
+    previous_of = np.full(len(rows), -1, dtype=np.int64)
+    previous_of[follows] = template_at[place[window.previous[follows]]]
     response_us, present = response_times(chosen)
     status = chosen["status_code"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
     numbers = np.empty((len(rows), len(_BEFORE) + len(_WINDOWS)), dtype=np.float32)
@@ -57,20 +64,25 @@ def measure(frame: pl.DataFrame, rows: NDArray[np.int64]) -> Measured:
         numbers=numbers,
         level=canonical_level_codes(chosen["level"]),
         service=chosen["service"],
-        template_of=template_of,
+        template_of=template_at[place[rows]],
+        previous_of=previous_of,
         templates=templates,
     )
 
 
 def subset(measured: Measured, kept: NDArray[np.bool_]) -> Measured:
     """The rows of ``measured`` for which ``kept`` is True, and the templates that they use."""
-    used, template_of = np.unique(measured.template_of[kept], return_inverse=True)
+    both = np.stack([measured.template_of[kept], measured.previous_of[kept]])
+    used, codes = np.unique(both, return_inverse=True)
+    none = int(np.searchsorted(used, 0))  # 1 where some row follows none: -1 comes first
+    template_of, previous_of = codes.reshape(both.shape) - none
     return Measured(
         numbers=measured.numbers[kept],
         level=measured.level[kept],
         service=measured.service.filter(pl.Series(kept)),
         template_of=template_of,
-        templates=measured.templates.gather(used),
+        previous_of=previous_of,
+        templates=measured.templates.gather(used[none:]),
     )
 
 
@@ -84,6 +96,12 @@ def stack(parts: Sequence[Measured]) -> Measured:
         service=pl.concat([part.service for part in parts]),
         template_of=np.concatenate(
             [merged_of[begin + part.template_of] for begin, part in zip(begins, parts, strict=False)]
+        ),
+        previous_of=np.concatenate(
+            [
+                np.where(part.previous_of < 0, -1, merged_of[begin + part.previous_of])
+                for begin, part in zip(begins, parts, strict=False)
+            ]
         ),
         templates=templates,
     )
@@ -109,8 +127,9 @@ def assemble(
     fills: Sequence[float],
     services: Sequence[str],
     vectorizer: TemplateVectorizer,
+    more: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
-    """Shape (n, 78), in the order of ``feature_names``.
+    """Shape (n, 78), in the order of ``feature_names``, and after them the columns of ``more``.
 
     ``fills`` stand in for a missing response time and status code.
     """
@@ -118,12 +137,16 @@ def assemble(
     at_level, at_service = _NUMERIC, _NUMERIC + len(LEVELS)
     at_window = at_service + SERVICES
     at_text = at_window + len(_WINDOWS) - _SPLIT
-    out = np.empty((len(numbers), at_text + WIDTH), dtype=np.float32)
+    width = at_text + WIDTH
+    # All in one place from the start: to put columns beside each other costs as much as making them.
+    out = np.empty((len(numbers), width + (0 if more is None else more.shape[1])), dtype=np.float32)
+    if more is not None:
+        out[:, width:] = more
     for column, fill in enumerate(fills):
         out[:, column] = np.where(np.isnan(numbers[:, column]), np.float32(fill), numbers[:, column])
     out[:, len(fills) : _NUMERIC] = numbers[:, len(fills) : _NUMERIC]
     out[:, at_level:at_service] = one_hot(measured.level, len(LEVELS))
     out[:, at_service:at_window] = one_hot(category_codes(measured.service, services), SERVICES)
     out[:, at_window:at_text] = numbers[:, _NUMERIC:]
-    out[:, at_text:] = vectorizer.transform(measured.templates)[measured.template_of]
+    out[:, at_text:width] = vectorizer.transform(measured.templates)[measured.template_of]
     return out

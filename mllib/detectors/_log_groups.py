@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from mllib.detectors._explanation import Category, Codes, Figure, Group, Words, one_hot_codes
 from mllib.detectors._log_features import SERVICES, feature_names
+from mllib.detectors._surprise import SURPRISES
 from mllib.features.encoders import LEVELS
 from mllib.features.text import WIDTH
 
@@ -33,6 +34,13 @@ _FIGURES: dict[str, tuple[str | None, str]] = {
     "response_time_median_5min": ("ms", _TIMING),
     "error_rate_5min": (None, _ERRORS),
     "log_volume_5min": ("lines", _TRAFFIC),
+}
+
+_SURPRISE = {
+    "template_surprise": _MESSAGE,
+    "template_in_service_surprise": "the service: why does it write what it hardly ever wrote?",
+    "template_order_surprise": "the line of the service before: what was left out, or came in between?",
+    "words_surprise": _MESSAGE,
 }
 
 
@@ -61,6 +69,14 @@ def groups(services: Sequence[str], vocabulary: Sequence[str]) -> tuple[Group, .
         found.append(group)
         column = group.columns.stop
     return tuple(found)
+
+
+def surprise_groups(begin: int) -> tuple[Group, ...]:
+    """The columns of SURPRISES, the first of them at ``begin``."""
+    return tuple(
+        Figure(name=name, column=column, unit="bits", advice=_SURPRISE[name], changeable=False)
+        for column, name in enumerate(SURPRISES, start=begin)
+    )
 
 
 def _one_hot(name: str, begin: int, width: int, advice: str) -> Category:

@@ -26,6 +26,12 @@ from mllib.detectors._calibration import severities
 FORMAT = 1
 """The form of a ModelState's header and arrays. A change that old code could not read takes the next number."""
 
+ENSEMBLE_FORMAT = 2
+"""The form of a `log_anomaly` that is an ensemble. Old code would take it for its forest alone."""
+
+FORMATS = (FORMAT, ENSEMBLE_FORMAT)
+"""The forms that this version reads. A detector refuses those that are not its own."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ModelState:
@@ -68,6 +74,13 @@ class Model(ABC):
     @abstractmethod
     def expected_threshold(self, rate: float) -> float:
         """The raw score that the share ``rate`` (between 0 and 1) of the training sample exceeds."""
+
+    def variants(self) -> tuple[Model, ...]:
+        """Models of the same training that validation may choose from, this one, the default, first.
+
+        Only a freshly fitted model knows others: an artifact holds the one that was chosen.
+        """
+        return (self,)
 
     @abstractmethod
     def features(self, frame: pl.DataFrame) -> NDArray[np.float32]:

@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 
 from mllib.detectors._explanation import Category, Figure, Group
 from mllib.detectors._forest import ForestModel, check_header, enough_rows, fit_forest, load_forest
+from mllib.detectors._isolation import IsolationTrees
 from mllib.detectors._sample import Sample
 from mllib.detectors.base import Detector, ModelState, claimed_rows
 from mllib.features.encoders import LEVELS, level_code
@@ -111,7 +112,9 @@ class LogLight(Detector):
 
     def load(self, state: ModelState) -> LogLightModel:
         check_header(state, self.name)
-        return LogLightModel(load_forest(state, self.name, _GROUPS, n_features=len(_FEATURES)))
+        return LogLightModel(
+            load_forest(state, self.name, _GROUPS, IsolationTrees(state.arrays, n_features=len(_FEATURES)))
+        )
 
 
 def _measure(lines: pl.DataFrame) -> NDArray[np.float32]:

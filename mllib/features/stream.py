@@ -15,8 +15,8 @@ def with_context(frames: Iterable[pl.DataFrame], context: timedelta) -> Iterator
     """Yield each chunk preceded by the rows of the last ``context`` before it, so that it can be scored on its own.
 
     The chunks are frames of a source that follow one another in the order of (ts, log_id); gaps are allowed. Rows that
-    are repeated from earlier chunks come with ``claimed`` False and without what only claimed rows carry, such as their
-    message. A chunk that brings such rows along already does not get them twice, so applying this function twice
+    are repeated from earlier chunks come with ``claimed`` False and without what only claimed rows carry. A
+    chunk that brings such rows along already does not get them twice, so applying this function twice
     changes nothing. What is kept between chunks is the context alone.
 
     Raises BadInput when a claimed row comes at or before a row already seen: its windows would be wrong.

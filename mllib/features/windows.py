@@ -30,7 +30,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Windows:
-    """One value per asked row, float64. Windows without any response time give 0 for mean, std and median."""
+    """One value per asked row. Windows without any response time give 0 for mean, std and median."""
 
     time_since_last_log: Floats  # seconds since the service's log before, 300 when there is none within the window
     logs_in_last_5min: Floats  # of all services
@@ -39,6 +39,7 @@ class Windows:
     response_time_median_5min: Floats  # milliseconds
     error_rate_5min: Floats  # share of rows at ERROR or CRITICAL, or with a status of 500 and above
     log_volume_5min: Floats  # rows
+    previous: Ints  # position in the frame of the service's row before, -1 when there is none within the window
 
 
 def windows(frame: pl.DataFrame, rows: Ints) -> Windows:
@@ -62,7 +63,9 @@ def windows(frame: pl.DataFrame, rows: Ints) -> Windows:
 
     since = np.full(len(rows), WINDOW_US, dtype=np.int64)
     follows = volume > 1
-    since[follows] = ts[rows[follows]] - ts[order[end[follows] - 2]]
+    previous = np.full(len(rows), -1, dtype=np.int64)
+    previous[follows] = order[end[follows] - 2]
+    since[follows] = ts[rows[follows]] - ts[previous[follows]]
 
     errors = _running(is_error(frame)[order])
     response_us, present = response_times(frame)
@@ -77,6 +80,7 @@ def windows(frame: pl.DataFrame, rows: Ints) -> Windows:
         response_time_median_5min=median / 1e3,
         error_rate_5min=(errors[end] - errors[start]) / volume,
         log_volume_5min=volume.astype(np.float64),
+        previous=previous,
     )
 
 

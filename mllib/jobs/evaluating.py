@@ -31,7 +31,15 @@ from mllib.jobs.evaluation_slices import (
     window_of,
 )
 from mllib.jobs.labelled import LabelledScores
-from mllib.jobs.training import DEFAULTS, budgeted_rate, code_revision, libraries, threshold_on, with_verdicts
+from mllib.jobs.training import (
+    DEFAULTS,
+    best_ranking,
+    budgeted_rate,
+    code_revision,
+    libraries,
+    threshold_on,
+    with_verdicts,
+)
 
 log = logging.getLogger(__name__)
 
@@ -204,12 +212,14 @@ def _measured(method: Detector, fold: _Fold, protocol: Protocol) -> dict[str, An
 def _of_seed(method: Detector, fold: _Fold, protocol: Protocol, seed: int) -> tuple[dict[str, Any], LabelledScores]:
     """Fits, chooses the threshold, stores and loads as the registry would, scores, and measures."""
     began = time.process_time()
-    model = method.fit(_to_learn_from(method, fold.train, protocol), rows=fold.train.height, seed=seed)
+    variants = method.fit(_to_learn_from(method, fold.train, protocol), rows=fold.train.height, seed=seed).variants()
     rate = budgeted_rate(window_of(fold.train), fold.train.height, protocol.alerts_per_day)
     threshold, by = None, "detector"
-    validated = score_slice(method, fold.validation, model) if fold.validation else None
+    validated = score_slice(method, fold.validation, variants) if fold.validation else None
+    chosen = best_ranking(validated) if validated else 0
+    model = variants[chosen]
     if method.tunes_threshold:
-        threshold, by = threshold_on(validated) if validated else None, "labels"
+        threshold, by = threshold_on(validated, chosen) if validated else None, "labels"
         if threshold is None:
             threshold, by = model.expected_threshold(rate), "budget"
         model = model.with_threshold(threshold)
@@ -217,14 +227,14 @@ def _of_seed(method: Detector, fold: _Fold, protocol: Protocol, seed: int) -> tu
     digest = artifacts.digest(content)
     model = method.load(artifacts.loads(content, digest))
     fitted = time.process_time()
-    rows = score_slice(method, fold.test, model)
+    rows = score_slice(method, fold.test, [model])
     found = {
         "seed": seed,
         "threshold": model.threshold,
         "threshold_by": by,
         "budgeted_rate": rate,
         **figures(rows, model),
-        "validation_figure": validated.metrics(0, model.threshold).f1 if validated else None,
+        "validation_figure": validated.metrics(chosen, model.threshold).f1 if validated else None,
         "artifact_bytes": len(content),
         "artifact_sha256": digest,
         "processor_seconds": {"fit": round(fitted - began, 3), "score": round(rows.seconds[0], 3)},

@@ -132,7 +132,7 @@ def verdicts(rows: pl.DataFrame) -> pl.DataFrame:
     return labelled.select("log_id", "label", positive=pl.col("label") != "0")
 
 
-def score_slice(method: Detector, part: Slice, model: Model) -> LabelledScores:
+def score_slice(method: Detector, part: Slice, models: Sequence[Model]) -> LabelledScores:
     """Scores the rows of a slice whose truth is known, as `mllib.jobs.labelled` does it in the database."""
     source, window = sources.source(method.source), part.window
     near = part.rows.with_columns(claimed=part.chosen).filter(
@@ -143,7 +143,7 @@ def score_slice(method: Detector, part: Slice, model: Model) -> LabelledScores:
     return score_rows(
         method,
         window,
-        [model],
+        models,
         frames=frames(near.with_columns(bare), source),
         verdicts=verdicts(part.own),
         before=partial(_before, source, part) if part.follows else None,

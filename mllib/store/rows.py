@@ -103,7 +103,7 @@ def stream(
     """The selected rows of some ranges of event time, in order of (ts, log_id), as frames of about ``chunk_rows`` rows.
 
     Each range is led by the rows of the ``context`` before it. Those, and the rows in between that are not selected,
-    come with ``claimed`` false and without the columns that are for claimed rows only, such as the message. All are
+    come with ``claimed`` false and without the columns that are for claimed rows only. All are
     seen through the selection's snapshot, so that what commits later changes nothing. Columns: the source's ``schema``.
     Flat memory. Ranges must be in order and further apart than ``context``.
     """

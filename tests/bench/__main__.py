@@ -17,6 +17,7 @@ from tests.bench import (
     hdfs,
     hdfs_sessions,
     light,
+    lines,
     log_severity,
     nsl_kdd,
     pipeline,
@@ -33,12 +34,13 @@ BENCHMARKS = {
     "cicids": cicids.run,
     "hdfs": hdfs.run,
     "hdfs_sessions": hdfs_sessions.run,
+    "lines": lines.run,
     "log_severity": log_severity.run,
     "nsl_kdd": nsl_kdd.run,
     "pipeline": pipeline.run,
     "replay": replay.run,
 }
-NEED_DATA = ("bgl", "cicids", "hdfs", "hdfs_sessions", "log_severity", "nsl_kdd", "pipeline")
+NEED_DATA = ("bgl", "cicids", "hdfs", "hdfs_sessions", "lines", "log_severity", "nsl_kdd", "pipeline")
 
 
 def main() -> None:
@@ -47,7 +49,7 @@ def main() -> None:
     parser.add_argument(
         "--data",
         type=Path,
-        help=f"folder of the data set (for pipeline its file), for {', '.join(NEED_DATA)};"
+        help=f"folder of the data set (lines: of all sets; pipeline: its file), for {', '.join(NEED_DATA)};"
         " replay takes BGL out of it, not generated logs",
     )
     chosen = parser.parse_args()

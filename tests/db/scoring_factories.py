@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from typing import Any
 
+import numpy as np
 from sqlalchemy import Connection, Engine, text
 
 from mllib import artifacts
@@ -57,9 +58,20 @@ def make_partitions(engine: Engine, *days: date) -> None:
 
 @cache
 def fitted_model() -> Model:
-    """A small model, fitted once a session."""
-    frame = make_logs(4_000, seed=5)
-    return detector(DETECTOR).fit(iter(in_chunks(frame, 4_000)), rows=frame.height, seed=1)
+    """A small model of rows like those of ``insert_logs``, fitted once a session: a forest, whose scores spread."""
+    number = np.arange(4_000)
+    frame = make_logs(
+        4_000,
+        seed=5,
+        span_s=4_000,
+        level=np.array(["INFO", "INFO", "DEBUG", "WARN", "ERROR"])[(number * 7 + number // 11) % 5],
+        service=[("checkout", "search", "payments", None)[place] for place in number // 3 % 4],
+        message="request 1 took 2 ms",
+        response_time_ms=np.where(number % 97 == 0, 9_000.0, number * 37.0 % 1_000),
+        status_code=200 + 100 * (number * 13 % 4),
+    )
+    variants = detector(DETECTOR).fit(iter(in_chunks(frame, 4_000)), rows=frame.height, seed=1).variants()
+    return next(model for model in variants if model.parameters["weights"]["forest"] == 1)
 
 
 @cache

@@ -142,8 +142,7 @@ def test_a_label_that_somebody_changed(shop: Engine) -> None:
     assert (found.reproduced, found.same_rows) == (False, True)
     assert "labels of the validation slice" in found.reasons[0]
     assert found.scores is not None
-    # The trees are the same ones, only the threshold is not.
-    assert found.scores.largest == 0.0
+    # The trees are the same ones; the weights and the threshold, which validation chooses, need not be.
     assert found.scores.rows > found.scores.verdicts > 0
 
 

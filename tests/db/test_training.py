@@ -41,13 +41,13 @@ def test_what_the_registry_keeps_of_a_version(shop: Engine) -> None:
     assert row["artifact_digest"] == scalar(shop, "select digest from millrace.model_artifacts")
     model = stored_model(shop, version)
     assert (tuple(row["feature_names"]), row["threshold"]) == (model.feature_names, model.threshold)
-    assert len(row["feature_names"]) == 78
+    assert len(row["feature_names"]) == 82
     assert row["parameters"]["n_estimators"] == 100
     assert row["parameters"]["training"]["min_positives"] == 30
     assert row["validation_metrics"]["positives"] == row["label_counts"]["validation"]["positives"]
     assert 0 < row["validation_metrics"]["f1"] <= 1
     assert {"python", "numpy", "polars", "scikit-learn"} <= row["library_versions"].keys()
-    assert row["algorithm"] == "isolation forest"
+    assert row["algorithm"] == "ensemble"
     assert row["as_of"] <= row["trained_at"] <= datetime.now(UTC)
 
 

@@ -107,4 +107,4 @@ def test_models_from_before_explanations_still_score_and_say_so(forest_kind, for
 def test_a_threshold_below_the_usual_leaves_rows_without_excess_and_says_so(forest_model, logs):
     notes = [explanation.get("note") for explanation in explained(forest_model.with_threshold(1e-6), logs)]
     assert len(notes) == logs.height
-    assert {"its paths are no shorter than usual: the threshold is very low", None} == set(notes)
+    assert {"it is no more unusual than others: the threshold is very low", None} == set(notes)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mllib.artifacts import MAX_BYTES, digest, dumps, loads
-from mllib.detectors.base import FORMAT, ModelState
+from mllib.detectors.base import FORMAT, FORMATS, ModelState
 from mllib.errors import BadArtifact
 
 HEADER = {"detector": "log_anomaly", "format": FORMAT, "words": ["zażółć", "b"], "rate": 0.1}
@@ -124,7 +124,7 @@ def test_sizes_are_limited():
     assert "allowed" in refused(bytes(MAX_BYTES + 1))
 
 
-@pytest.mark.parametrize("number", [FORMAT + 1, 0, None, "1"])
+@pytest.mark.parametrize("number", [FORMATS[-1] + 1, 0, None, "1"])
 def test_an_unknown_format_is_refused(number):
     assert "format" in refused(dumps(make_state(format=number)))
 

@@ -14,7 +14,7 @@ from mllib.features.stream import with_context
 from mllib.features.windows import WINDOW, Windows, windows
 from tests.factories import START, empty_logs, in_chunks, make_frame, make_logs
 
-NAMES = tuple(Windows.__dataclass_fields__)
+NAMES = tuple(name for name in Windows.__dataclass_fields__ if name != "previous")
 
 
 def all_windows(frame: pl.DataFrame) -> np.ndarray:
@@ -123,6 +123,15 @@ def test_deviation_is_exact_where_the_mean_dwarfs_it():
     assert all_windows(near)[1, NAMES.index("response_time_std_5min")] == pytest.approx(0.0005, rel=1e-12)
 
 
+def test_the_row_before_is_the_services_last_within_five_minutes():
+    seconds, services = [0, 1, 2, 2, 302, 310], ["a", "b", "a", None, "a", "b"]
+    frame = make_frame(log_id=list(range(6)), ts=[START + timedelta(seconds=s) for s in seconds], service=services)
+    # The third row is exactly five minutes before the fifth, hence outside; a missing service is one of its own.
+    assert windows(frame, np.arange(6)).previous.tolist() == [-1, -1, 0, -1, -1, -1]
+    assert windows(frame[1:5], np.array([1, 3])).previous.tolist() == [-1, -1]
+    assert windows(frame[:3], np.array([2])).previous.tolist() == [0]
+
+
 def test_deviation_survives_sums_of_squares_beyond_64_bits():
     values = [0.0, 3_600_000.0] * 500
     frame = make_frame(log_id=list(range(1000)), ts=[START] * 1000, response_time_ms=values)
@@ -134,7 +143,7 @@ def test_context_is_the_five_minutes_before_and_nothing_else():
     seconds = [0, 1, 300, 310]
     frame = make_frame(log_id=[1, 2, 3, 4], ts=[START + timedelta(seconds=s) for s in seconds], message="m")
     second = list(with_context(in_chunks(frame, 2), WINDOW))[1]
-    assert second.select("log_id", "claimed", "message").rows() == [(2, False, None), (3, True, "m"), (4, True, "m")]
+    assert second.select("log_id", "claimed", "message").rows() == [(2, False, "m"), (3, True, "m"), (4, True, "m")]
 
 
 def test_context_keeps_no_more_than_its_window():
