@@ -57,7 +57,7 @@ def register(command: Command) -> None:
     sub.add_argument("--leave-one-out", action="store_true", help="measure on each file in turn, learn from the others")
     sub.add_argument(
         "--split",
-        type=_share,
+        type=share,
         metavar="SHARE",
         help="share of the rows, the first by time, to learn from (default: 0.7)",
     )
@@ -83,7 +83,8 @@ def register(command: Command) -> None:
     )
 
 
-def _share(text: str) -> float:
+def share(text: str) -> float:
+    """A share between 0 and 1, as an argument."""
     return _between(text, 1.0, "a share between 0 and 1")
 
 

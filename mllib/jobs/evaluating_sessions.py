@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import csv
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
 
 import numpy as np
 import polars as pl
 
-from mllib import sessions
+from mllib import artifacts, sessions, sources
 from mllib.detectors._calibration import ANOMALY
 from mllib.errors import BadInput
 from mllib.evaluation import BinaryMetrics, binary_metrics
+from mllib.ingest.base import ParseOptions
+from mllib.ingest.frames import read_files
+from mllib.jobs.training import code_revision, libraries
 from mllib.sessions.model import Mode
+
+NORMAL_WORDS = ("0", "normal", "false")
+"""Verdicts of a file of labelled sessions that mean that nothing is wrong, whatever their case."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +81,84 @@ def evaluate_sessions(
         known["score"].to_numpy(),
     )
     return SessionEvaluation(mode=model.mode, trained=model.sessions, labelled=len(given), rows=rows, metrics=figures)
+
+
+def evaluate_session_files(
+    paths: Sequence[Path],
+    *,
+    test: Sequence[Path] = (),
+    split: float = 0.7,
+    shown: str = "all",
+    seeds: Sequence[int] = (42,),
+    labels: Path | None = None,
+    format_name: str | None = None,
+    options: ParseOptions | None = None,
+) -> dict[str, Any]:
+    """Fits on the sessions that began first, measures on the others, for each seed. Returns all figures, JSON-able.
+
+    ``split`` is the share of the sessions that is learned from; with ``test`` those of other files are measured on.
+    ``shown`` says which labels training may see, as in `evaluate_sessions`. Labels are those inside the files, or those
+    of the CSV file ``labels``, which names sessions in its first column and their verdicts in its second. All is seen
+    as it stands at the end of the files. Raises BadInput for files or labels that cannot be used, NothingToTrainOn for
+    too few sessions.
+    """
+    started = time.monotonic()
+    rows, files = read_files([*paths, *test], sources.source("logs"), format_name=format_name, options=options)
+    rows = rows.filter(pl.col("trace_id").is_not_null())
+    if labels is not None:
+        rows = rows.drop("label").join(_verdicts(labels), on="trace_id", how="left", maintain_order="left")
+    if test:
+        last = sum(file.rows for file in files[: len(paths)])
+        early, late = rows.filter(pl.col("log_id") <= last), rows.filter(pl.col("log_id") > last)
+    else:
+        began = rows.group_by("trace_id", maintain_order=True).agg(pl.col("ts").min()).sort("ts", maintain_order=True)
+        first = began.head(round(split * began.height)).select("trace_id")
+        early, late = (rows.join(first, on="trace_id", how=how, maintain_order="left") for how in ("semi", "anti"))
+    if early.is_empty() or late.is_empty():
+        raise BadInput("There are too few lines with a trace_id to learn from some sessions and to measure on others.")
+    end: datetime = rows.select(pl.col("ts").max()).item()
+    found = [evaluate_sessions(early, late, labels=shown, seed=seed, observed_until=end) for seed in seeds]
+    if not found[0].metrics.rows:
+        raise BadInput(
+            "No session to measure on has a label. Give labels in the files, or as a CSV file with --labels."
+        )
+    return {
+        "view": "sessions",
+        "metric": "f1",
+        "protocol": {"split": None if test else split, "labels": shown, "seeds": list(seeds)},
+        "files": [asdict(file) for file in files],
+        "labels_sha256": artifacts.digest(labels.read_bytes()) if labels is not None else None,
+        "seeds": [
+            {
+                "seed": seed,
+                "mode": one.mode,
+                "trained": one.trained,
+                "labels_shown": one.labelled,
+                "open": int(one.rows["open"].sum()),
+                "metrics": asdict(one.metrics),
+            }
+            for seed, one in zip(seeds, found, strict=True)
+        ],
+        "figure": median(one.metrics.f1 for one in found),
+        "code_revision": code_revision(),
+        "library_versions": libraries(),
+        "seconds": round(time.monotonic() - started, 3),
+    }
+
+
+def _verdicts(path: Path) -> pl.DataFrame:
+    """``trace_id`` and ``label`` ("0" for normal) of a CSV file of labelled sessions."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            lines = [line for line in csv.reader(file) if line]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise BadInput(f"{path} cannot be read as CSV: {error}.") from error
+    if len(lines) < 2 or any(len(line) < 2 or not line[1].strip() for line in lines):
+        raise BadInput(f"{path} needs a header, and in each line a session and its verdict, such as blk_17,Normal.")
+    told = {
+        name: "0" if verdict.strip().lower() in NORMAL_WORDS else verdict.strip() for name, verdict, *_ in lines[1:]
+    }
+    return pl.DataFrame({"trace_id": list(told), "label": list(told.values())})
 
 
 def _truth(lines: pl.DataFrame) -> dict[str, bool]:

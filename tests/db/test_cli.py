@@ -23,6 +23,7 @@ BUILT = {
     "sessions",
     *("rollback", "doctor", "maintain", "retain", "adopt", "rescore", "backlog", "reproduce", "report", "replay"),
     "evaluate",
+    "evaluate-sessions",
 }
 
 
@@ -222,7 +223,7 @@ def test_wrong_usage(arguments: list[str], said: str) -> None:
 def test_help_lists_what_there_is() -> None:
     done = millrace("--help")
     assert done.returncode == 0
-    listed = re.findall(r"^    ([a-z]+)(?: +\S|$)", done.stdout, re.MULTILINE)
+    listed = re.findall(r"^    ([a-z-]+)(?: +\S|$)", done.stdout, re.MULTILINE)
     assert set(listed) == BUILT
     for name in listed:
         shown = millrace(name, "--help")

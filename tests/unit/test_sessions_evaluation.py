@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 import pytest
 
 from mllib.errors import BadInput
-from mllib.jobs.evaluating_sessions import evaluate_sessions
+from mllib.jobs.evaluating_sessions import evaluate_session_files, evaluate_sessions
 from tests.session_factories import END, frame, lines, ordinary
 
 
@@ -49,6 +52,56 @@ def test_an_evaluation_needs_labels_of_a_known_kind() -> None:
         evaluate_sessions(judged().drop("label"), judged())
     with pytest.raises(BadInput, match="label holds Float64"):
         evaluate_sessions(judged().with_columns(label=0.5), judged())
+
+
+def written(folder: Path, n: int = 200) -> tuple[Path, Path]:
+    """A log file without labels, and the verdicts on its sessions."""
+    log, verdicts = folder / "jobs.jsonl", folder / "verdicts.csv"
+    rows = judged(n)
+    log.write_text(
+        "".join(
+            json.dumps({"ts": row["ts"].isoformat(), "message": row["message"], "trace_id": row["trace_id"]}) + "\n"
+            for row in rows.iter_rows(named=True)
+        )
+    )
+    told = rows.group_by("trace_id", maintain_order=True).agg(pl.col("label").any())
+    lines = [f"{name},{'Anomaly' if bad else 'Normal'}\n" for name, bad in told.iter_rows()]
+    verdicts.write_text("JobId,Label\n" + "".join(lines))
+    return log, verdicts
+
+
+def test_files_of_lines_are_cut_by_where_their_sessions_begin(tmp_path: Path) -> None:
+    log, verdicts = written(tmp_path)
+    found = evaluate_session_files([log], labels=verdicts, shown="normal", seeds=(1, 2))
+    assert found["figure"] == 1.0
+    [first, second] = found["seeds"]
+    assert first["metrics"] == second["metrics"]
+    assert (first["trained"], first["metrics"]["rows"]) == (136, 60)  # of 140, the 4 anomalies are not learned from
+    assert first["metrics"]["positives"] == 1
+    assert found["files"][0]["rows"] == judged().height
+
+
+def test_other_files_may_be_measured_on(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    log, verdicts = written(tmp_path)
+    other, _ = written(tmp_path / "b", 120)
+    found = evaluate_session_files([log], test=[other], labels=verdicts, shown="none")
+    assert found["seeds"][0]["metrics"]["rows"] == 120
+    assert found["figure"] == 1.0
+
+
+def test_files_that_cannot_be_measured_say_why(tmp_path: Path) -> None:
+    log, verdicts = written(tmp_path)
+    with pytest.raises(BadInput, match="Give labels in the files"):
+        evaluate_session_files([log], shown="none")
+    verdicts.write_text("job-1\n")
+    with pytest.raises(BadInput, match="needs a header"):
+        evaluate_session_files([log], labels=verdicts)
+    with pytest.raises(BadInput, match="cannot be read"):
+        evaluate_session_files([log], labels=tmp_path)
+    log.write_text('{"ts": "2026-01-01T00:00:00Z", "message": "no session"}\n')
+    with pytest.raises(BadInput, match="too few lines with a trace_id"):
+        evaluate_session_files([log], shown="none")
 
 
 def test_the_same_seed_gives_the_same_model() -> None:
