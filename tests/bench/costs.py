@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,15 +46,17 @@ class Meter:
 
     def _seconds(self) -> float:
         """Of the server, its present processes and those that have ended."""
-        own = self._server.cpu_times()
-        total = own.user + own.system + own.children_user + own.children_system
-        for child in self._server.children(recursive=True):
-            try:
-                times = child.cpu_times()
-            except psutil.NoSuchProcess:
-                continue
-            total += times.user + times.system
-        return total
+        while True:
+            before = self._server.cpu_times()
+            children = 0.0
+            for child in self._server.children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    times = child.cpu_times()
+                    children += times.user + times.system
+            after = self._server.cpu_times()
+            # A child that ended in between would be counted twice, or not at all.
+            if before[2:4] == after[2:4]:
+                return float(sum(after[:4]) + children)
 
 
 def _ours() -> float:
