@@ -43,7 +43,8 @@ class Measured:
 def measure(frame: pl.DataFrame, rows: NDArray[np.int64]) -> Measured:
     """Measure the rows at positions ``rows`` (ascending) of a log frame; the others are their context."""
     window = windows(frame, rows)
-    chosen = frame[rows]
+    together = len(rows) and rows[-1] - rows[0] + 1 == len(rows)  # then they need no copy
+    chosen = frame[int(rows[0]) : int(rows[-1]) + 1] if together else frame[rows]
     template_of, templates = distinct_templates(chosen["message"])
     response_us, present = response_times(chosen)
     status = chosen["status_code"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
