@@ -207,10 +207,9 @@ class _Copied:
         self._make_partitions({record.ts.date() for _, record in batch.records})
         row_ids = self._conn.execute(queries["intake.row_ids"], {"rows": len(batch.records)}).scalar_one()
         with driver(self._conn).cursor() as cursor:
-            source, as_row = self._file.source, self._writer.row
-            with cursor.copy(self._writer.copy) as copy:
-                for row_id, (line_number, record) in zip(row_ids, batch.records, strict=True):
-                    copy.write_row(as_row(source, row_id, line_number, record))
+            if batch.records:
+                with cursor.copy(self._writer.copy) as copy:
+                    copy.write(self._writer.encoded(self._file.source, row_ids, batch.records))
             if batch.rejects:
                 with cursor.copy(_COPY_REJECTS) as copy:
                     for reject in batch.rejects:

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Row
 
 from mllib.slices import LabelHour
 from mllib.sources import Source, Table
+from mllib.store import text_copy
 from mllib.store.database import driver
 from mllib.store.queries import queries
 from mllib.types import Window
@@ -138,10 +139,18 @@ def add_imported(
     conn: Connection, table: Table, verdicts: Iterable[tuple[datetime, int, str]], *, labelled_by: str
 ) -> int:
     """Files verdicts that came with the rows of a table: (ts, id, label) of each. Returns how many."""
-    filed = 0
-    statement = "copy millrace.labels (subject, ts, row_id, label, origin, labelled_by) from stdin"
+    filed = list(verdicts)
+    if not filed:
+        return 0
+    moments, row_ids, given = zip(*filed, strict=True)
+    rows = pl.DataFrame(
+        [
+            text_copy.times(moments),
+            pl.Series("row_id", row_ids, dtype=pl.Int64),
+            pl.Series("label", given, dtype=pl.String),
+        ]
+    ).with_columns(subject=pl.lit(table.name), origin=pl.lit("import"), labelled_by=pl.lit(labelled_by))
+    statement = "copy millrace.labels (ts, row_id, label, subject, origin, labelled_by) from stdin"
     with driver(conn).cursor() as cursor, cursor.copy(statement) as copy:
-        for ts, row_id, label in verdicts:
-            copy.write_row((table.name, ts, row_id, label, "import", labelled_by))
-            filed += 1
-    return filed
+        copy.write(text_copy.encoded(rows))
+    return len(filed)

@@ -10,7 +10,7 @@ from itertools import chain
 import polars as pl
 from sqlalchemy import Connection
 
-from mllib.store import _encoding
+from mllib.store import binary_copy
 from mllib.store.database import driver
 from mllib.store.queries import queries
 from mllib.types import Window
@@ -62,15 +62,15 @@ def write(
     first = next(frames, None)
     if first is None:
         return written
-    columns = (*_encoding.COLUMNS, *(_CLASSES if "class" in first.columns else ()), "explanation")
+    columns = (*binary_copy.COLUMNS, *(_CLASSES if "class" in first.columns else ()), "explanation")
     statement = f"copy millrace.predictions ({', '.join(columns)}) from stdin (format binary)"
     with driver(conn).cursor() as cursor, cursor.copy(statement) as copy:
-        copy.write(_encoding.HEADER)
+        copy.write(binary_copy.HEADER)
         for frame in chain([first], frames):
             if frame.is_empty():
                 continue
             written.add(frame)
-            for rows in _encoding.encoded(
+            for rows in binary_copy.encoded(
                 frame.with_columns(
                     pl.lit(run_id).alias("run_id"),
                     pl.lit(model_version).alias("model_version"),
@@ -78,7 +78,7 @@ def write(
                 )
             ):
                 copy.write(rows)
-        copy.write(_encoding.TRAILER)
+        copy.write(binary_copy.TRAILER)
     return written
 
 

@@ -3,31 +3,48 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mllib.ingest.base import FlowRecord, LogRecord, RunRecord
+import polars as pl
+
+from mllib.ingest.base import FlowRecord, LogRecord, Record, RunRecord
 from mllib.sources import LOGS, NETWORK_FLOWS, PIPELINE_FEATURES, PIPELINE_RUNS, Table
+from mllib.store import text_copy
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Writer:
-    """How the records of a table are written: the COPY statement, and the row of a record."""
+    """How the records of a table are written: the COPY statement, and what makes its rows."""
 
     table: Table
     copy: str
-    row: Callable[[str, int, int, Any], tuple[object, ...]]
-    """Takes the source, the row's id, the line number and the record."""
+    row: Callable[[int, Any], tuple[object, ...]]
+    """The columns after those of all tables. Takes the line number and the record."""
+    schema: Mapping[str, type[pl.DataType]]
+    """Of these columns."""
+
+    def encoded(self, source: str, row_ids: Sequence[int], records: Sequence[tuple[int, Record]]) -> bytes:
+        """Records with their line numbers, for ``copy``."""
+        columns = zip(*(self.row(number, record) for number, record in records), strict=True)
+        rows = pl.DataFrame(
+            [
+                text_copy.times(record.ts for _, record in records),
+                pl.Series("row_id", row_ids, dtype=pl.Int64),
+                *(
+                    pl.Series(name, values, dtype=self.schema[name])
+                    for name, values in zip(self.schema, columns, strict=True)
+                ),
+            ]
+        )
+        return text_copy.encoded(rows.insert_column(2, pl.lit(source).alias("source")))
 
 
-def _log(source: str, row_id: int, line_number: int, record: LogRecord) -> tuple[object, ...]:
+def _log(line_number: int, record: LogRecord) -> tuple[object, ...]:
     return (
-        record.ts,
-        row_id,
         record.response_time_ms,
         record.status_code,
-        source,
         record.source_id or str(line_number),
         record.level,
         record.service,
@@ -38,11 +55,8 @@ def _log(source: str, row_id: int, line_number: int, record: LogRecord) -> tuple
     )
 
 
-def _run(source: str, row_id: int, line_number: int, record: RunRecord) -> tuple[object, ...]:
+def _run(line_number: int, record: RunRecord) -> tuple[object, ...]:
     return (
-        record.ts,
-        row_id,
-        source,
         record.source_id or str(line_number),
         record.provider,
         record.repository,
@@ -50,17 +64,14 @@ def _run(source: str, row_id: int, line_number: int, record: RunRecord) -> tuple
         record.workflow,
         record.language,
         *record.features.numbers(),
-        list(record.features.hosts),
+        text_copy.array(record.features.hosts),
         _json(record.features.evidence),
         _json(record.attributes),
     )
 
 
-def _flow(source: str, row_id: int, line_number: int, record: FlowRecord) -> tuple[object, ...]:
+def _flow(line_number: int, record: FlowRecord) -> tuple[object, ...]:
     return (
-        record.ts,
-        row_id,
-        source,
         record.source_id or str(line_number),
         record.form,
         record.src_ip,
@@ -76,9 +87,15 @@ def _json(value: Mapping[str, object] | None) -> str | None:
     return json.dumps(value) if value else None
 
 
+_NUMBERS = {"response_time_ms": pl.Float64, "status_code": pl.Int64, "dst_port": pl.Int64} | dict.fromkeys(
+    PIPELINE_FEATURES, pl.Float64
+)
+
+
 def _writer(table: Table, row: Callable[..., tuple[object, ...]], columns: tuple[str, ...]) -> Writer:
-    statement = f"copy millrace.{table.name} (ts, {table.row_id}, {', '.join(columns)}) from stdin"
-    return Writer(table=table, copy=statement, row=row)
+    statement = f"copy millrace.{table.name} (ts, {table.row_id}, source, {', '.join(columns)}) from stdin"
+    schema = {name: _NUMBERS.get(name, pl.String) for name in columns}
+    return Writer(table=table, copy=statement, row=row, schema=schema)
 
 
 _WRITERS = {
@@ -88,23 +105,15 @@ _WRITERS = {
             LOGS,
             _log,
             (
-                "response_time_ms",
-                "status_code",
-                "source",
-                "source_id",
-                "level",
-                "service",
-                "host",
-                "trace_id",
-                "message",
-                "attributes",
+                *("response_time_ms", "status_code", "source_id", "level", "service", "host", "trace_id"),
+                *("message", "attributes"),
             ),
         ),
         _writer(
             PIPELINE_RUNS,
             _run,
             (
-                *("source", "source_id", "provider", "repository", "branch", "workflow", "language"),
+                *("source_id", "provider", "repository", "branch", "workflow", "language"),
                 *PIPELINE_FEATURES,
                 *("hosts", "evidence", "attributes"),
             ),
@@ -112,7 +121,7 @@ _WRITERS = {
         _writer(
             NETWORK_FLOWS,
             _flow,
-            ("source", "source_id", "form", "src_ip", "dst_ip", "dst_port", "protocol", "features", "attributes"),
+            ("source_id", "form", "src_ip", "dst_ip", "dst_port", "protocol", "features", "attributes"),
         ),
     )
 }
