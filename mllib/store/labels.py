@@ -135,22 +135,10 @@ def _misnamed(rows: Sequence[Row[Any]]) -> Misnamed:
     return Misnamed(verdicts=rows[0].verdicts if rows else 0, examples=examples)
 
 
-def add_imported(
-    conn: Connection, table: Table, verdicts: Iterable[tuple[datetime, int, str]], *, labelled_by: str
-) -> int:
-    """Files verdicts that came with the rows of a table: (ts, id, label) of each. Returns how many."""
-    filed = list(verdicts)
-    if not filed:
-        return 0
-    moments, row_ids, given = zip(*filed, strict=True)
-    rows = pl.DataFrame(
-        [
-            text_copy.times(moments),
-            pl.Series("row_id", row_ids, dtype=pl.Int64),
-            pl.Series("label", given, dtype=pl.String),
-        ]
-    ).with_columns(subject=pl.lit(table.name), origin=pl.lit("import"), labelled_by=pl.lit(labelled_by))
+def add_imported(conn: Connection, table: Table, verdicts: pl.DataFrame, *, labelled_by: str) -> int:
+    """Files verdicts that came with the rows of a table: ``ts``, ``row_id`` and ``label``. Returns how many."""
+    rows = verdicts.with_columns(subject=pl.lit(table.name), origin=pl.lit("import"), labelled_by=pl.lit(labelled_by))
     statement = "copy millrace.labels (ts, row_id, label, subject, origin, labelled_by) from stdin"
     with driver(conn).cursor() as cursor, cursor.copy(statement) as copy:
         copy.write(text_copy.encoded(rows))
-    return len(filed)
+    return len(rows)

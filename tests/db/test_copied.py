@@ -23,6 +23,10 @@ from tests.factories import START
 HARD = ["", "\\N", "\\.", "a\\.\n\\.\nb", "tab\there", "back\\slash\\n", "\r\n", '"quoted", it\'s', "ü💥\u2028", " "]
 
 
+def encoded_rows(into, source, row_ids, records):
+    return text_copy.encoded(into.frame(source, row_ids, records))
+
+
 def test_every_text_a_log_line_may_have_arrives_as_it_was(engine):
     records = [
         (number, LogRecord(START, None, hard, hard, hard, hard, None, None, hard, {"a": hard}, None))
@@ -31,7 +35,7 @@ def test_every_text_a_log_line_may_have_arrives_as_it_was(engine):
     logs = writer(sources.LOGS)
     with transaction(engine) as conn, driver(conn).cursor() as cursor:
         with cursor.copy(logs.copy) as copy:
-            copy.write(logs.encoded("so\turce", range(1, len(HARD) + 1), records))
+            copy.write(encoded_rows(logs, "so\turce", range(1, len(HARD) + 1), records))
         found = cursor.execute(
             "select source, source_id, level, service, host, trace_id, message, attributes->>'a' from millrace.logs"
             " order by log_id"
@@ -49,7 +53,7 @@ def test_nulls_numbers_and_times_of_log_lines_arrive_as_they_were(engine):
     logs = writer(sources.LOGS)
     with transaction(engine) as conn, driver(conn).cursor() as cursor:
         with cursor.copy(logs.copy) as copy:
-            copy.write(logs.encoded("s", [1, 2, 3], records))
+            copy.write(encoded_rows(logs, "s", [1, 2, 3], records))
         found = cursor.execute(
             "select ts, source_id, level, host, trace_id, attributes, response_time_ms, status_code"
             " from millrace.logs order by log_id"
@@ -68,7 +72,7 @@ def test_runs_and_flows_arrive_as_they_were(engine):
         for table, record in ((sources.PIPELINE_RUNS, run), (sources.NETWORK_FLOWS, flow)):
             into = writer(table)
             with cursor.copy(into.copy) as copy:
-                copy.write(into.encoded("s", [1], [(12, record)]))
+                copy.write(encoded_rows(into, "s", [1], [(12, record)]))
         runs = cursor.execute("select source_id, duration_s, log_lines, hosts, evidence from millrace.pipeline_runs")
         assert runs.fetchall() == [("12", 3.0, None, list(hosts), {"e": HARD})]
         flows = cursor.execute("select source_id, dst_port, dst_ip, features from millrace.network_flows")
@@ -144,4 +148,4 @@ def test_a_reject_of_the_server_is_told_as_ever(engine):
         driver(conn).cursor() as cursor,
         cursor.copy(logs.copy) as copy,
     ):
-        copy.write(logs.encoded("s", [1], [(1, far)]))
+        copy.write(encoded_rows(logs, "s", [1], [(1, far)]))
