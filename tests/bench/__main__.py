@@ -10,9 +10,10 @@ from pathlib import Path
 
 import psutil
 
-from tests.bench import backfill, bgl, gate, hdfs, light, nsl_kdd, replay, speed
+from tests.bench import backfill, bgl, gate, hdfs, ingest, light, nsl_kdd, replay, speed
 
 BENCHMARKS = {
+    "ingest": ingest.run,
     "light": light.run,
     "gate": gate.run,
     "backfill": backfill.run,
