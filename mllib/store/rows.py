@@ -117,6 +117,7 @@ def stream(
             if len(lines) >= chunk_rows:
                 yield frame(lines)
                 lines = []
+    driver(conn).execute("set local enable_sort to default; set local enable_bitmapscan to default")
     if lines:
         yield frame(lines)
 
@@ -129,7 +130,7 @@ def plan(conn: Connection, source: Source, selection: Selection, window: Window,
 
 
 def _walk_the_key(conn: Connection) -> None:
-    """Until the end of the transaction, rows come out of the key in its order, and the first one at once.
+    """In this transaction, rows come out of the key in its order from now on, and the first one at once.
 
     The planner would sort instead wherever it knows nothing of the rows yet, as just after an ingest, or takes a page
     at random for dear, as a server with its default settings does.
