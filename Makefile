@@ -59,7 +59,7 @@ lint: dev ## check style, types, import layers and SQL
 	$(BIN)/sqlfluff lint sql
 
 .PHONY: bench
-bench: install ## measure speed and memory (ARGS="bgl --data FOLDER" or hdfs: the main job on real logs; ARGS="backfill": 500 hours)
+bench: install ## measure speed, exit 1 where scoring fell behind (ARGS=ingest; ARGS="bgl --data FOLDER" or hdfs: real logs; ARGS="backfill": 500 hours)
 	@$(BIN)/python -m tests.bench $(ARGS)
 
 .PHONY: lock

@@ -44,7 +44,8 @@ class Measured:
 def measure(frame: pl.DataFrame, rows: NDArray[np.int64]) -> Measured:
     """Measure the rows at positions ``rows`` (ascending) of a log frame; the others are their context."""
     window = windows(frame, rows)
-    chosen = frame[rows]
+    together = len(rows) and rows[-1] - rows[0] + 1 == len(rows)  # then they need no copy
+    chosen = frame[int(rows[0]) : int(rows[-1]) + 1] if together else frame[rows]
     follows = np.flatnonzero(window.previous >= 0)
     read = np.zeros(frame.height, dtype=bool)
     read[rows] = read[window.previous[follows]] = True

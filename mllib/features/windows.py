@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from mllib.features._medians import medians
 from mllib.features.encoders import ERROR_LEVELS, canonical_level_codes, factorize
 
 WINDOW = timedelta(minutes=5)
@@ -136,40 +137,5 @@ def _response_figures(values: Ints, start: Ints, end: Ints) -> tuple[Floats, Flo
     remainder = (summed - count * whole).astype(np.float64)
     std[some] = np.sqrt(np.maximum(deviations - remainder * remainder / count, 0.0) / count)
 
-    median[some] = _medians(values, start, end)
+    median[some] = medians(values, start, end)
     return mean, std, median
-
-
-def _medians(values: Ints, start: Ints, end: Ints) -> Floats:
-    """The exact median of each non-empty slice ``values[start:end]``; of an even number the mean of the middle two."""
-    count = end - start
-    lower = _kth_smallest(values, start, end, (count - 1) // 2)
-    median = lower.astype(np.float64)
-    even = count % 2 == 0
-    upper = _kth_smallest(values, start[even], end[even], count[even] // 2)
-    median[even] = (median[even] + upper) / 2
-    return median
-
-
-def _kth_smallest(values: Ints, start: Ints, end: Ints, k: Ints) -> Ints:
-    """The k-th smallest (from 0) of each slice ``values[start:end]``.
-
-    A wavelet matrix: the values are ranked, and the ranks are split bit by bit from the top. At each bit, running
-    totals say how many of a slice have a 0 there, hence on which side its k-th smallest is and where the slice goes.
-    The cost is that of a few array operations per bit whatever the length of the windows, where a sorted list per
-    window slows down as windows grow.
-    """
-    distinct, ranks = np.unique(values, return_inverse=True)
-    found = np.zeros(len(start), dtype=np.int64)
-    for bit in reversed(range(max(len(distinct) - 1, 0).bit_length())):
-        is_zero = (ranks >> bit) & 1 == 0
-        zeros = _running(is_zero)
-        start_zero, end_zero = zeros[start], zeros[end]
-        inside = end_zero - start_zero
-        high = k >= inside
-        start = np.where(high, zeros[-1] + start - start_zero, start_zero)
-        end = np.where(high, zeros[-1] + end - end_zero, end_zero)
-        k = np.where(high, k - inside, k)
-        found |= high.astype(np.int64) << bit
-        ranks = np.concatenate([ranks[is_zero], ranks[~is_zero]])
-    return distinct[found]

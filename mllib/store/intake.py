@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
+from typing import Any
 
+import polars as pl
 from sqlalchemy import Connection, Engine, text
 
+from mllib.ingest.base import Record
 from mllib.ingest.reader import Batch, Reject
 from mllib.sources import Table
-from mllib.store import labels, partitions
+from mllib.store import labels, partitions, text_copy
 from mllib.store.database import driver, transaction
 from mllib.store.queries import queries
 from mllib.store.records import writer
@@ -204,35 +207,33 @@ class _Copied:
         self._partitioning = True
 
     def add(self, batch: Batch) -> None:
-        self._make_partitions({record.ts.date() for _, record in batch.records})
-        row_ids = self._conn.execute(queries["intake.row_ids"], {"rows": len(batch.records)}).scalar_one()
-        with driver(self._conn).cursor() as cursor:
-            source, as_row = self._file.source, self._writer.row
-            with cursor.copy(self._writer.copy) as copy:
-                for row_id, (line_number, record) in zip(row_ids, batch.records, strict=True):
-                    copy.write_row(as_row(source, row_id, line_number, record))
-            if batch.rejects:
-                with cursor.copy(_COPY_REJECTS) as copy:
-                    for reject in batch.rejects:
-                        copy.write_row(_reject(self._file_id, reject))
-        if self._with_labels:
-            verdicts = (
-                (record.ts, row_id, record.label)
-                for row_id, (_, record) in zip(row_ids, batch.records, strict=True)
-                if record.label is not None
-            )
-            self._labels += labels.add_imported(self._conn, self._writer.table, verdicts, labelled_by=self._file.path)
-        self.rows += len(batch.records)
+        if batch.records:
+            self._add_records(batch.records)
+        if batch.rejects:
+            with driver(self._conn).cursor() as cursor, cursor.copy(_COPY_REJECTS) as copy:
+                for reject in batch.rejects:
+                    copy.write_row(_reject(self._file_id, reject))
         self._rejected += len(batch.rejects)
         self._last_line += batch.lines
-        if batch.records:
-            self.line_ids = self.line_ids or any(record.source_id is None for _, record in batch.records)
-            times = [record.ts for _, record in batch.records]
-            self._first_ts = min(times) if self._first_ts is None else min(self._first_ts, *times)
-            self._last_ts = max(times) if self._last_ts is None else max(self._last_ts, *times)
-            ids = [record.source_id or str(number) for number, record in batch.records]
-            self._first_id = min(ids) if self._first_id is None else min(self._first_id, *ids)
-            self._last_id = max(ids) if self._last_id is None else max(self._last_id, *ids)
+
+    def _add_records(self, records: list[tuple[int, Record]]) -> None:
+        row_ids = self._conn.execute(queries["intake.row_ids"], {"rows": len(records)}).scalar_one()
+        rows = self._writer.frame(self._file.source, row_ids, records)
+        self._make_partitions(set(rows["ts"].dt.date()))
+        with driver(self._conn).cursor() as cursor, cursor.copy(self._writer.copy) as copy:
+            copy.write(text_copy.encoded(rows))
+        if self._with_labels:
+            verdicts = rows.select(
+                "ts", "row_id", pl.Series("label", [record.label for _, record in records], pl.String)
+            )
+            self._labels += labels.add_imported(
+                self._conn, self._writer.table, verdicts.drop_nulls(), labelled_by=self._file.path
+            )
+        self.rows += len(records)
+        self.line_ids = self.line_ids or any(record.source_id is None for _, record in records)
+        # Of texts the order is that of their bytes, as it is in ingest_files.
+        self._first_ts, self._last_ts = _extent(rows["ts"], self._first_ts, self._last_ts)
+        self._first_id, self._last_id = _extent(rows["source_id"], self._first_id, self._last_id)
 
     def check_lines(self) -> None:
         """Raises Overlap if another file of the source has line numbers for ids as well."""
@@ -288,6 +289,12 @@ class _Copied:
         self._days |= missing
         with transaction(self._engine) as conn:
             self._partitioning = missing <= partitions.existing(conn, self._writer.table.name)
+
+
+def _extent(values: pl.Series, first: Any, last: Any) -> tuple[Any, Any]:
+    """The lowest and the highest, with what they were before."""
+    low, high = values.min(), values.max()
+    return (low, high) if first is None else (min(first, low), max(last, high))
 
 
 def _reject(file_id: int, reject: Reject) -> tuple[object, ...]:

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Row
 
 from mllib.slices import LabelHour
 from mllib.sources import Source, Table
+from mllib.store import text_copy
 from mllib.store.database import driver
 from mllib.store.queries import queries
 from mllib.types import Window
@@ -134,14 +135,10 @@ def _misnamed(rows: Sequence[Row[Any]]) -> Misnamed:
     return Misnamed(verdicts=rows[0].verdicts if rows else 0, examples=examples)
 
 
-def add_imported(
-    conn: Connection, table: Table, verdicts: Iterable[tuple[datetime, int, str]], *, labelled_by: str
-) -> int:
-    """Files verdicts that came with the rows of a table: (ts, id, label) of each. Returns how many."""
-    filed = 0
-    statement = "copy millrace.labels (subject, ts, row_id, label, origin, labelled_by) from stdin"
+def add_imported(conn: Connection, table: Table, verdicts: pl.DataFrame, *, labelled_by: str) -> int:
+    """Files verdicts that came with the rows of a table: ``ts``, ``row_id`` and ``label``. Returns how many."""
+    rows = verdicts.with_columns(subject=pl.lit(table.name), origin=pl.lit("import"), labelled_by=pl.lit(labelled_by))
+    statement = "copy millrace.labels (ts, row_id, label, subject, origin, labelled_by) from stdin"
     with driver(conn).cursor() as cursor, cursor.copy(statement) as copy:
-        for ts, row_id, label in verdicts:
-            copy.write_row((table.name, ts, row_id, label, "import", labelled_by))
-            filed += 1
-    return filed
+        copy.write(text_copy.encoded(rows))
+    return len(rows)

@@ -10,16 +10,12 @@ from itertools import chain
 import polars as pl
 from sqlalchemy import Connection
 
+from mllib.store import binary_copy
 from mllib.store.database import driver
 from mllib.store.queries import queries
 from mllib.types import Window
 
-_COPY = (
-    "copy millrace.predictions"
-    " (ts, log_id, run_id, model_version, score, raw_score, detector_id, severity, explanation, is_anomaly)"
-    " from stdin (format csv)"
-)
-_COPY_CLASSES = _COPY.replace("is_anomaly)", "is_anomaly, class, confidence)")
+_CLASSES = ("class", "confidence")
 
 _HOUR = timedelta(hours=1)
 
@@ -64,26 +60,25 @@ def write(
     written = Written()
     frames = iter(frames)
     first = next(frames, None)
-    classes = ["class", "confidence"] if first is not None and "class" in first.columns else []
-    with driver(conn).cursor() as cursor, cursor.copy(_COPY_CLASSES if classes else _COPY) as copy:
-        for frame in chain([] if first is None else [first], frames):
+    if first is None:
+        return written
+    columns = (*binary_copy.COLUMNS, *(_CLASSES if "class" in first.columns else ()), "explanation")
+    statement = f"copy millrace.predictions ({', '.join(columns)}) from stdin (format binary)"
+    with driver(conn).cursor() as cursor, cursor.copy(statement) as copy:
+        copy.write(binary_copy.HEADER)
+        for frame in chain([first], frames):
             if frame.is_empty():
                 continue
             written.add(frame)
-            rows = frame.select(
-                "ts",
-                "log_id",
-                pl.lit(run_id).alias("run_id"),
-                pl.lit(model_version).alias("model_version"),
-                "score",
-                "raw_score",
-                pl.lit(detector_id).alias("detector_id"),
-                "severity",
-                "explanation",
-                "is_anomaly",
-                *classes,
-            )
-            copy.write(rows.write_csv(include_header=False, datetime_format="%Y-%m-%d %H:%M:%S%.6f+00"))
+            for rows in binary_copy.encoded(
+                frame.with_columns(
+                    pl.lit(run_id).alias("run_id"),
+                    pl.lit(model_version).alias("model_version"),
+                    pl.lit(detector_id).alias("detector_id"),
+                )
+            ):
+                copy.write(rows)
+        copy.write(binary_copy.TRAILER)
     return written
 
 

@@ -3,72 +3,78 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mllib.ingest.base import FlowRecord, LogRecord, RunRecord
+import polars as pl
+
+from mllib.ingest.base import FlowRecord, LogRecord, Record, RunRecord
 from mllib.sources import LOGS, NETWORK_FLOWS, PIPELINE_FEATURES, PIPELINE_RUNS, Table
+from mllib.store import text_copy
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Writer:
-    """How the records of a table are written: the COPY statement, and the row of a record."""
+    """How the records of a table are written: the COPY statement, and what makes its rows."""
 
     table: Table
     copy: str
-    row: Callable[[str, int, int, Any], tuple[object, ...]]
-    """Takes the source, the row's id, the line number and the record."""
+    columns: Callable[[Sequence[Any]], Iterable[Sequence[object]]]
+    """What the records hold for each column of ``schema``."""
+    schema: Mapping[str, type[pl.DataType]]
+    """The columns that not all tables have, in the order of ``copy``."""
+
+    def frame(self, source: str, row_ids: Sequence[int], records: Sequence[tuple[int, Record]]) -> pl.DataFrame:
+        """At least one record, with line numbers, as rows for ``copy``: ts, row_id, source, source_id, and the rest.
+
+        The line number is the id of a record without one of its own.
+        """
+        numbers, read = zip(*records, strict=True)
+        ids = [record.source_id or str(number) for number, record in records]
+        columns = zip(self.schema.items(), self.columns(read), strict=True)
+        return pl.DataFrame(
+            [
+                text_copy.times(record.ts for record in read),
+                pl.Series("row_id", row_ids, dtype=pl.Int64),
+                pl.repeat(source, len(numbers), eager=True).alias("source"),
+                pl.Series("source_id", ids, dtype=pl.String),
+                *(pl.Series(name, values, dtype=kind) for (name, kind), values in columns),
+            ]
+        )
 
 
-def _log(source: str, row_id: int, line_number: int, record: LogRecord) -> tuple[object, ...]:
-    return (
-        record.ts,
-        row_id,
-        record.response_time_ms,
-        record.status_code,
-        source,
-        record.source_id or str(line_number),
-        record.level,
-        record.service,
-        record.host,
-        record.trace_id,
-        record.message,
-        _json(record.attributes),
+def _logs(records: Sequence[LogRecord]) -> Iterable[Sequence[object]]:
+    _, _, level, service, host, message, milliseconds, status, trace, attributes, _ = zip(*records, strict=True)
+    return milliseconds, status, level, service, host, trace, message, [_json(value) for value in attributes]
+
+
+def _runs(records: Sequence[RunRecord]) -> Iterable[Sequence[object]]:
+    return zip(
+        *(
+            (
+                record.provider,
+                record.repository,
+                record.branch,
+                record.workflow,
+                record.language,
+                *record.features.numbers(),
+                text_copy.array(record.features.hosts),
+                _json(record.features.evidence),
+                _json(record.attributes),
+            )
+            for record in records
+        ),
+        strict=True,
     )
 
 
-def _run(source: str, row_id: int, line_number: int, record: RunRecord) -> tuple[object, ...]:
+def _flows(records: Sequence[FlowRecord]) -> Iterable[Sequence[object]]:
+    _, _, form, src_ip, dst_ip, dst_port, protocol, features, attributes, _ = zip(*records, strict=True)
     return (
-        record.ts,
-        row_id,
-        source,
-        record.source_id or str(line_number),
-        record.provider,
-        record.repository,
-        record.branch,
-        record.workflow,
-        record.language,
-        *record.features.numbers(),
-        list(record.features.hosts),
-        _json(record.features.evidence),
-        _json(record.attributes),
-    )
-
-
-def _flow(source: str, row_id: int, line_number: int, record: FlowRecord) -> tuple[object, ...]:
-    return (
-        record.ts,
-        row_id,
-        source,
-        record.source_id or str(line_number),
-        record.form,
-        record.src_ip,
-        record.dst_ip,
-        record.dst_port,
-        record.protocol,
-        json.dumps(record.features),
-        _json(record.attributes),
+        *(form, src_ip, dst_ip, dst_port, protocol),
+        [json.dumps(value) for value in features],
+        [_json(value) for value in attributes],
     )
 
 
@@ -76,9 +82,17 @@ def _json(value: Mapping[str, object] | None) -> str | None:
     return json.dumps(value) if value else None
 
 
-def _writer(table: Table, row: Callable[..., tuple[object, ...]], columns: tuple[str, ...]) -> Writer:
-    statement = f"copy millrace.{table.name} (ts, {table.row_id}, {', '.join(columns)}) from stdin"
-    return Writer(table=table, copy=statement, row=row)
+_NUMBERS = {"response_time_ms": pl.Float64, "status_code": pl.Int64, "dst_port": pl.Int64} | dict.fromkeys(
+    PIPELINE_FEATURES, pl.Float64
+)
+
+
+def _writer(
+    table: Table, columns: Callable[[Sequence[Any]], Iterable[Sequence[object]]], names: tuple[str, ...]
+) -> Writer:
+    statement = f"copy millrace.{table.name} (ts, {table.row_id}, source, source_id, {', '.join(names)}) from stdin"
+    schema = {name: _NUMBERS.get(name, pl.String) for name in names}
+    return Writer(table=table, copy=statement, columns=columns, schema=schema)
 
 
 _WRITERS = {
@@ -86,33 +100,25 @@ _WRITERS = {
     for writer in (
         _writer(
             LOGS,
-            _log,
+            _logs,
             (
-                "response_time_ms",
-                "status_code",
-                "source",
-                "source_id",
-                "level",
-                "service",
-                "host",
-                "trace_id",
-                "message",
-                "attributes",
+                *("response_time_ms", "status_code", "level", "service", "host", "trace_id"),
+                *("message", "attributes"),
             ),
         ),
         _writer(
             PIPELINE_RUNS,
-            _run,
+            _runs,
             (
-                *("source", "source_id", "provider", "repository", "branch", "workflow", "language"),
+                *("provider", "repository", "branch", "workflow", "language"),
                 *PIPELINE_FEATURES,
                 *("hosts", "evidence", "attributes"),
             ),
         ),
         _writer(
             NETWORK_FLOWS,
-            _flow,
-            ("source", "source_id", "form", "src_ip", "dst_ip", "dst_port", "protocol", "features", "attributes"),
+            _flows,
+            ("form", "src_ip", "dst_ip", "dst_port", "protocol", "features", "attributes"),
         ),
     )
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import platform
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tests.bench import (
     gate,
     hdfs,
     hdfs_sessions,
+    ingest,
     light,
     lines,
     log_severity,
@@ -26,7 +28,7 @@ from tests.bench import (
 )
 
 BENCHMARKS = {
-    "speed": speed.run,
+    "ingest": ingest.run,
     "light": light.run,
     "gate": gate.run,
     "backfill": backfill.run,
@@ -45,13 +47,21 @@ NEED_DATA = ("bgl", "cicids", "hdfs", "hdfs_sessions", "lines", "log_severity", 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench ARGS=", description=__doc__)
-    parser.add_argument("name", nargs="?", default="speed", choices=sorted(BENCHMARKS), help="default: speed")
+    parser.add_argument(
+        "name", nargs="?", default="speed", choices=sorted(["speed", *BENCHMARKS]), help="default: speed"
+    )
     parser.add_argument(
         "--data",
         type=Path,
         help=f"folder of the data set (lines: of all sets; pipeline: its file), for {', '.join(NEED_DATA)};"
         " replay takes BGL out of it, not generated logs",
     )
+    parser.add_argument(
+        "--rows", type=int, nargs="+", help="speed: sizes; 10000000 takes 15 GB of disk", default=speed.SIZES
+    )
+    parser.add_argument("--pairs", type=int, default=speed.PAIRS, help="speed: turns of each size")
+    parser.add_argument("--picture", type=Path, help="speed: write rows/s and memory over size to this SVG file")
+    parser.add_argument("--record", action="store_true", help="speed: what is measured is the measure from now on")
     chosen = parser.parse_args()
     if chosen.name in NEED_DATA and chosen.data is None:
         parser.error(f"{chosen.name} needs --data PATH: the data is not part of the project")
@@ -59,6 +69,9 @@ def main() -> None:
     print(f"Machine   {psutil.cpu_count()} cores, {memory:.0f} GiB, {platform.system()} {platform.machine()}")
     libraries = ", ".join(f"{name} {version(name)}" for name in ("polars", "numpy", "scikit-learn", "psycopg"))
     print(f"Versions  Python {platform.python_version()}, {libraries}", flush=True)
+    if chosen.name == "speed":
+        held = speed.run(sizes=chosen.rows, pairs=chosen.pairs, picture=chosen.picture, record=chosen.record)
+        sys.exit(0 if held else 1)
     BENCHMARKS[chosen.name](chosen.data)
 
 

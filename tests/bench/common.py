@@ -33,7 +33,12 @@ class CommandFailedError(Exception):
 
 def millrace(dsn: str, *arguments: str) -> dict[str, Any]:
     """What ``millrace ... --json`` reports, with its peak memory in MiB as ``peak_mib``. Raises CommandFailedError."""
-    command = [sys.executable, "-m", "mllib", *arguments, "--json"]
+    return program(dsn, "mllib", *arguments, "--json")
+
+
+def program(dsn: str, module: str, *arguments: str) -> dict[str, Any]:
+    """What a Python program prints as JSON on its last line, with its peak memory. Raises CommandFailedError."""
+    command = [sys.executable, "-m", module, *arguments]
     # Into files: a pipe that nobody empties while the process is watched stops it once it is full.
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8") as output,
