@@ -28,7 +28,7 @@ MAX_NORMAL, MAX_ANOMALIES = 20_000, 10_000
 """Labelled lines that are learned from, at most."""
 
 TREES, DEPTH, LEAVES, ROWS_OF_LEAF = 50, 16, 256, 3
-GAIN = 4.0
+GAIN = 2.0
 """What all votes together count for, in units of the ensemble: chosen on generated logs
 (docs/decisions/0015-the-supervised-companion.md)."""
 

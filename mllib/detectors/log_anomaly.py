@@ -8,6 +8,9 @@ Four members judge a line, each with an excess over an ordinary line, on one sca
 - rarity: how surprising the line's template is, at all and in its service, and how rare its words are;
 - sequence: how surprising the template is after the one before it in its service, within the five minutes.
 
+Where at least 30 anomalies and 30 normal lines of the training are labelled, a further variant has a fifth member, the
+companion: small class trees that learned from the verdicts (docs/decisions/0015-the-supervised-companion.md).
+
 The raw score is ``0.5 + 0.5 e / (1 + |e|)``, where e is the weighted sum: between 0 and 1, **higher is more
 anomalous**. The calibrated score puts the model's threshold at 0.6; from there a row is an anomaly, and low, medium,
 high or critical below 0.7, 0.8, 0.9 and 1. Artifacts from before the ensemble are a forest alone and stay as they were.
@@ -21,10 +24,10 @@ sample, 0 when that has none; response times are clipped at an hour. An unknown 
 service has zeros in all columns of its group, and so has a message without a known term.
 
 It works when anomalies are few and differ in these figures or in their wording: slow or failing requests, bursts,
-silences, rare levels, new and rare messages. No labels are needed; where there are some, they choose the weights and
+silences, rare levels, new and rare messages. No labels are needed; where there are some, they choose the variant and
 the threshold. It fails when anomalies are common or look like ordinary lines; and where a system starts to write new
 messages that are harmless, it gives many more alarms than it was asked for until it is trained again. It cannot tell
-harmful from merely unusual.
+harmful from merely unusual; the companion can, as far as verdicts told it, and learns wrong ones as well.
 
 Liu, Ting, Zhou: Isolation Forest. ICDM 2008.
 
