@@ -17,7 +17,7 @@ class ConnectionSample(LabelledSample[Measured]):
 
     def __init__(self) -> None:
         super().__init__(
-            measure=measure,
+            measure=lambda frame, chosen: measure(frame[chosen]),
             take=Measured.take,
             stack=stack,
             max_normal=MAX_NORMAL,

@@ -136,9 +136,12 @@ class Ensemble:
             return factor * np.maximum(excess - float(self.ordinary[place]), 0.0)
         return factor * excess
 
-    def heads(self, features: NDArray[np.float32]) -> list[tuple[float, str]]:
-        """Of each row its excess, and the members of a JSON object that tell what it is made of."""
-        members = self.members(features)
+    def heads(self, features: NDArray[np.float32], **more: Floats) -> list[tuple[float, str]]:
+        """Of each row its excess, and the members of a JSON object that tell what it is made of.
+
+        ``more`` members, shape (n,) each, add to the excess after those of the ensemble.
+        """
+        members = {**self.members(features), **more}
         found = []
         for row, excess in enumerate(_total(members, len(features)).tolist()):
             told = ",".join(f'"{name}":{values[row]:.3f}' for name, values in members.items())
@@ -188,7 +191,7 @@ class Ensemble:
 def fit_ensembles(
     features: NDArray[np.float32], held_out: Floats, weights: Sequence[Weights], *, n_estimators: int, seed: int
 ) -> list[tuple[Ensemble, Floats]]:
-    """One ensemble for each of ``weights``, of the same members, and the raw scores of the training sample by it.
+    """One ensemble for each of ``weights``, of the same members, and the excesses of the training sample by it.
 
     ``features`` has shape (n, width), ``held_out`` shape (n, 4): how surprising each row is to counts without it.
     """
@@ -212,7 +215,7 @@ def fit_ensembles(
     for chosen in weights:
         judge = replace(scaled, weights=chosen)
         heard = sum((judge._heard(place, excess) for place, excess in enumerate(excesses)), np.zeros(len(features)))
-        fitted.append((judge, squashed(heard)))
+        fitted.append((judge, heard))
     return fitted
 
 

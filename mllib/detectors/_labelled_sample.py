@@ -20,7 +20,8 @@ T = TypeVar("T")
 class LabelledSample(Generic[T]):
     """Collects labelled claimed rows frame by frame. Memory is bounded, whatever the number of rows and of names.
 
-    ``measure`` takes a frame; ``take`` what it returned and positions in it; ``stack`` several of what it returned.
+    ``measure`` takes a frame and the positions of rows in it (ascending), the others being their context; ``take`` what
+    it returned and positions in it; ``stack`` several of what it returned.
     Of normal rows ``max_normal`` are kept, of each other kind ``max_per_kind`` and of all these ``max_attacks``.
 
     Kept of each kind are the rows whose ids have the lowest hashes, so what is kept in the end depends neither on the
@@ -30,7 +31,7 @@ class LabelledSample(Generic[T]):
     def __init__(
         self,
         *,
-        measure: Callable[[pl.DataFrame], T],
+        measure: Callable[[pl.DataFrame, NDArray[np.int64]], T],
         take: Callable[[T, NDArray[np.intp]], T],
         stack: Callable[[Sequence[T]], T],
         max_normal: int,
@@ -42,6 +43,7 @@ class LabelledSample(Generic[T]):
         self._measure, self._take, self._stack = measure, take, stack
         self._max_normal, self._max_attacks = max_normal, max_attacks
         self._per_kind = max_per_kind
+        self._highest_normal = 1.0  # hash of a normal row that may still be among those kept
         self._hashes: NDArray[np.float64] = np.empty(0)
         self._kinds: NDArray[np.object_] = np.empty(0, dtype=object)
         self._parts: list[T] = []
@@ -51,16 +53,23 @@ class LabelledSample(Generic[T]):
     def add(self, frame: pl.DataFrame) -> None:
         """Takes a frame with the column ``label``."""
         self.rows += int(frame["claimed"].sum())
-        rows = frame.filter(pl.col("claimed") & pl.col("label").is_not_null())
-        if rows.is_empty():
+        chosen = np.flatnonzero((frame["claimed"] & frame["label"].is_not_null()).to_numpy())
+        self.labelled += len(chosen)
+        kinds = np.array(["" if label in NORMAL else label for label in frame["label"].gather(chosen)], dtype=object)
+        hashes = id_hash(frame["log_id"].to_numpy()[chosen])
+        open_to = (kinds != "") | (hashes <= self._highest_normal)  # nothing is measured that would be thrown away
+        if not open_to.any():
             return
-        self.labelled += rows.height
-        kinds = np.array(["" if label in NORMAL else label for label in rows["label"].to_list()], dtype=object)
-        self._fresh.append((id_hash(rows["log_id"].to_numpy()), kinds))
-        self._parts.append(self._measure(rows))
-        self._waiting += rows.height
+        self._fresh.append((hashes[open_to], kinds[open_to]))
+        self._parts.append(self._measure(frame, chosen[open_to]))
+        self._waiting += int(open_to.sum())
         if self._waiting > self._max_normal:
             self._prune()
+
+    @property
+    def hashes(self) -> NDArray[np.float64]:
+        """Those of the ids of the rows that ``collect`` returned, in its order."""
+        return self._hashes
 
     def collect(self) -> tuple[T, NDArray[np.object_]]:
         """The sampled rows in an order that their ids give, and the name of each one's attack, "" for normal ones.
@@ -92,4 +101,6 @@ class LabelledSample(Generic[T]):
         chosen = order[kept]
         self._parts = [self._take(self._stack(self._parts), chosen)]
         self._hashes, self._kinds = hashes[chosen], kinds[chosen]
+        if (self._kinds == "").sum() == self._max_normal:
+            self._highest_normal = float(self._hashes[self._kinds == ""].max())
         self._fresh, self._waiting = [], 0

@@ -73,14 +73,19 @@ def measure(frame: pl.DataFrame, rows: NDArray[np.int64]) -> Measured:
 
 def subset(measured: Measured, kept: NDArray[np.bool_]) -> Measured:
     """The rows of ``measured`` for which ``kept`` is True, and the templates that they use."""
-    both = np.stack([measured.template_of[kept], measured.previous_of[kept]])
+    return take(measured, np.flatnonzero(kept))
+
+
+def take(measured: Measured, rows: NDArray[np.intp]) -> Measured:
+    """The rows at these positions of ``measured``, in this order, and the templates that they use."""
+    both = np.stack([measured.template_of[rows], measured.previous_of[rows]])
     used, codes = np.unique(both, return_inverse=True)
     none = int(np.searchsorted(used, 0))  # 1 where some row follows none: -1 comes first
     template_of, previous_of = codes.reshape(both.shape) - none
     return Measured(
-        numbers=measured.numbers[kept],
-        level=measured.level[kept],
-        service=measured.service.filter(pl.Series(kept)),
+        numbers=measured.numbers[rows],
+        level=measured.level[rows],
+        service=measured.service.gather(rows),
         template_of=template_of,
         previous_of=previous_of,
         templates=measured.templates.gather(used[none:]),

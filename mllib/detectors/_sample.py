@@ -60,6 +60,11 @@ class Sample(Generic[T]):
     def __len__(self) -> int:
         return sum(len(hashes) for hashes, _ in self._parts)
 
+    @property
+    def hashes(self) -> NDArray[np.float64]:
+        """Those of the ids of all sampled rows, in the order of the stream."""
+        return np.concatenate([np.empty(0), *(hashes for hashes, _ in self._parts)])
+
     def parts(self) -> Sequence[T]:
         """What was measured on all sampled rows, in the order of the stream."""
         return [measured for _, measured in self._parts]

@@ -29,7 +29,10 @@ FORMAT = 1
 ENSEMBLE_FORMAT = 2
 """The form of a `log_anomaly` that is an ensemble. Old code would take it for its forest alone."""
 
-FORMATS = (FORMAT, ENSEMBLE_FORMAT)
+COMPANION_FORMAT = 3
+"""The form of a `log_anomaly` whose ensemble has a companion. Old code would take it for the ensemble alone."""
+
+FORMATS = (FORMAT, ENSEMBLE_FORMAT, COMPANION_FORMAT)
 """The forms that this version reads. A detector refuses those that are not its own."""
 
 

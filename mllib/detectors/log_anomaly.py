@@ -8,6 +8,9 @@ Four members judge a line, each with an excess over an ordinary line, on one sca
 - rarity: how surprising the line's template is, at all and in its service, and how rare its words are;
 - sequence: how surprising the template is after the one before it in its service, within the five minutes.
 
+Where at least 30 anomalies and 30 normal lines of the training are labelled, a further variant has a fifth member, the
+companion: small class trees that learned from the verdicts (docs/decisions/0015-the-supervised-companion.md).
+
 The raw score is ``0.5 + 0.5 e / (1 + |e|)``, where e is the weighted sum: between 0 and 1, **higher is more
 anomalous**. The calibrated score puts the model's threshold at 0.6; from there a row is an anomaly, and low, medium,
 high or critical below 0.7, 0.8, 0.9 and 1. Artifacts from before the ensemble are a forest alone and stay as they were.
@@ -21,10 +24,10 @@ sample, 0 when that has none; response times are clipped at an hour. An unknown 
 service has zeros in all columns of its group, and so has a message without a known term.
 
 It works when anomalies are few and differ in these figures or in their wording: slow or failing requests, bursts,
-silences, rare levels, new and rare messages. No labels are needed; where there are some, they choose the weights and
+silences, rare levels, new and rare messages. No labels are needed; where there are some, they choose the variant and
 the threshold. It fails when anomalies are common or look like ordinary lines; and where a system starts to write new
 messages that are harmless, it gives many more alarms than it was asked for until it is trained again. It cannot tell
-harmful from merely unusual.
+harmful from merely unusual; the companion can, as far as verdicts told it, and learns wrong ones as well.
 
 Liu, Ting, Zhou: Isolation Forest. ICDM 2008.
 
@@ -44,8 +47,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from mllib.detectors._calibration import ScoreDistribution
-from mllib.detectors._ensemble import AUTOENCODER_EPOCHS, AUTOENCODER_ROWS, Ensemble, Weights, fit_ensembles
-from mllib.detectors._explanation import Group, Usual
+from mllib.detectors._companion import MAX_ANOMALIES, MAX_NORMAL, MIN_LABELLED, TREES, Companion, fit_companion
+from mllib.detectors._ensemble import AUTOENCODER_EPOCHS, AUTOENCODER_ROWS, Ensemble, Weights, fit_ensembles, squashed
+from mllib.detectors._explanation import Group, Judge, Usual
 from mllib.detectors._forest import (
     STARTING_RATE,
     Forest,
@@ -57,11 +61,12 @@ from mllib.detectors._forest import (
     stored_words,
 )
 from mllib.detectors._isolation import IsolationTrees
-from mllib.detectors._log_features import SERVICES, assemble, feature_names, measure
+from mllib.detectors._labelled_sample import LabelledSample
+from mllib.detectors._log_features import SERVICES, Measured, assemble, feature_names, measure, stack, take
 from mllib.detectors._log_groups import groups, surprise_groups
 from mllib.detectors._sample import LogSample
 from mllib.detectors._surprise import BLOCKS, SURPRISES, Surprises
-from mllib.detectors.base import ENSEMBLE_FORMAT, FORMAT, Detector, ModelState
+from mllib.detectors.base import COMPANION_FORMAT, ENSEMBLE_FORMAT, FORMAT, Detector, ModelState
 from mllib.features.stream import with_context
 from mllib.features.text import WIDTH, TemplateVectorizer, fit_vectorizer
 from mllib.features.windows import WINDOW
@@ -103,7 +108,9 @@ class LogAnomalyModel(ForestModel):
 
     @property
     def algorithm(self) -> str:
-        return "isolation forest" if self._surprises is None else "ensemble"
+        if self._surprises is None:
+            return "isolation forest"
+        return "ensemble" if self._format == ENSEMBLE_FORMAT else "ensemble and companion"
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -113,6 +120,12 @@ class LogAnomalyModel(ForestModel):
     @property
     def groups(self) -> tuple[Group, ...]:
         return _groups(self._services, self._vectorizer.vocabulary, self._surprises)
+
+    @property
+    def _format(self) -> int:
+        if self._surprises is None:
+            return FORMAT
+        return COMPANION_FORMAT if isinstance(self._forest.judge, Companion) else ENSEMBLE_FORMAT
 
     def variants(self) -> tuple[LogAnomalyModel, ...]:
         return (self, *(self._with(other) for other in self._others))
@@ -133,7 +146,7 @@ class LogAnomalyModel(ForestModel):
             {
                 "services": list(self._services),
                 "vocabulary": list(self._vectorizer.vocabulary),
-                **({} if self._surprises is None else {"format": ENSEMBLE_FORMAT}),
+                "format": self._format,
             },
             {
                 "fills": np.array(self._fills, dtype=np.float64),
@@ -159,12 +172,26 @@ class LogAnomaly(Detector):
     metric = "f1"
     context = WINDOW
     summary = "Scores each log line by how unlike the others it is, given the five minutes before it."
+    learns_from_labels = True
 
     def fit(self, frames: Iterable[pl.DataFrame], *, rows: int, seed: int = 42) -> LogAnomalyModel:
-        """See ``Detector.fit``; at least 100 claimed rows. About 100,000 of them are kept and looked at."""
+        """See ``Detector.fit``; at least 100 claimed rows. About 100,000 of them are kept and looked at.
+
+        Without labels of both kinds, or without the column ``label``, there is no companion among the variants.
+        """
         sample = LogSample(rows)
+        labelled = LabelledSample[Measured](
+            measure=measure,
+            take=take,
+            stack=stack,
+            max_normal=MAX_NORMAL,
+            max_per_kind=MAX_ANOMALIES,
+            max_attacks=MAX_ANOMALIES,
+        )
         for frame in with_context(frames, self.context):
             sample.add(frame)
+            if "label" in frame.columns:
+                labelled.add(frame)
         enough_rows(self.name, len(sample), rows=sample.rows, expected=rows)
         measured = sample.collect()
         fills = tuple(_median(measured.numbers[:, column]) for column in range(2))
@@ -177,10 +204,8 @@ class LogAnomaly(Detector):
         has_figures = float((~np.isnan(measured.numbers[:, :2])).any(axis=1).mean()) > 0.5
         weights = (OF_FIGURES, OF_TEXT, *OTHERS) if has_figures else (OF_TEXT, OF_FIGURES, *OTHERS)
         fitted = fit_ensembles(features, held_out, weights, n_estimators=ESTIMATORS, seed=seed)
-        usual = Usual.of(
-            _groups(services, vectorizer.vocabulary, surprises),
-            np.concatenate([features, held_out.astype(np.float32)], axis=1),
-        )
+        seen = np.concatenate([features, held_out.astype(np.float32)], axis=1)
+        usual = Usual.of(_groups(services, vectorizer.vocabulary, surprises), seen)
         parameters = {
             "n_estimators": ESTIMATORS,
             "max_samples": "auto",
@@ -191,19 +216,51 @@ class LogAnomaly(Detector):
             "rows": sample.rows,
             "sample_rows": len(features),
         }
-        first, *others = (_judged(ensemble, scores, usual, parameters) for ensemble, scores in fitted)
+        first, *others = (
+            _judged(ensemble, excess, usual, {**parameters, "weights": asdict(ensemble.weights)})
+            for ensemble, excess in fitted
+        )
+        if labelled.labelled:
+            known, kinds = labelled.collect()
+            anomaly = kinds != ""
+            if min(anomaly.sum(), (~anomaly).sum()) >= MIN_LABELLED:
+                ensemble, excess = fitted[0]
+                companion, unseen = fit_companion(
+                    ensemble,
+                    assemble(known, fills=fills, services=services, vectorizer=vectorizer),
+                    anomaly,
+                    columns=seen.shape[1],
+                    seed=seed,
+                )
+                votes = companion.votes(seen)
+                _, here, there = np.intersect1d(sample.hashes, labelled.hashes, return_indices=True)
+                votes[here] = unseen[there]  # trees know the lines that they learned from too well
+                learned = {
+                    **first.parameters,
+                    "companion_trees": TREES,
+                    "companion_gain": companion.gain,
+                    "anomaly_rows": int(anomaly.sum()),
+                    "normal_rows": int((~anomaly).sum()),
+                }
+                others.append(_judged(companion, excess + companion.heard(votes), usual, learned))
         return LogAnomalyModel(
             first, fills=fills, services=services, vectorizer=vectorizer, surprises=surprises, others=others
         )
 
     def load(self, state: ModelState) -> LogAnomalyModel:
-        check_header(state, self.name, formats=(FORMAT, ENSEMBLE_FORMAT))
-        ensemble = state.header["format"] == ENSEMBLE_FORMAT
+        check_header(state, self.name, formats=(FORMAT, ENSEMBLE_FORMAT, COMPANION_FORMAT))
+        ensemble = state.header["format"] != FORMAT
         services = stored_words(state, self.name, "services", SERVICES)
         vocabulary = stored_words(state, self.name, "vocabulary", WIDTH)
         width = len(feature_names(services, vocabulary))
         surprises = Surprises.load(state.arrays) if ensemble else None
-        judge = Ensemble.load(state.arrays, width=width) if ensemble else IsolationTrees(state.arrays, n_features=width)
+        judge: Judge
+        if not ensemble:
+            judge = IsolationTrees(state.arrays, n_features=width)
+        elif state.header["format"] == COMPANION_FORMAT:
+            judge = Companion.load(state.arrays, width=width, columns=width + len(SURPRISES))
+        else:
+            judge = Ensemble.load(state.arrays, width=width)
         return LogAnomalyModel(
             load_forest(state, self.name, _groups(services, vocabulary, surprises), judge),
             fills=stored_numbers(state, self.name, "fills", 2),
@@ -215,14 +272,14 @@ class LogAnomaly(Detector):
         )
 
 
-def _judged(ensemble: Ensemble, scores: NDArray[np.float64], usual: Usual, parameters: dict[str, Any]) -> Forest:
-    distribution = ScoreDistribution.of(scores)
+def _judged(judge: Judge, excess: NDArray[np.float64], usual: Usual, parameters: dict[str, Any]) -> Forest:
+    distribution = ScoreDistribution.of(squashed(excess))
     return Forest(
-        judge=ensemble,
+        judge=judge,
         distribution=distribution,
         threshold=distribution.exceeded_by(STARTING_RATE),
         usual=usual,
-        parameters={**parameters, "weights": asdict(ensemble.weights)},
+        parameters=parameters,
     )
 
 

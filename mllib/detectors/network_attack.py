@@ -186,7 +186,7 @@ class NetworkAttack(Detector):
     def fit(self, frames: Iterable[pl.DataFrame], *, rows: int, seed: int = 42) -> NetworkAttackModel:
         """See ``Detector.fit``; at least MIN_BENIGN flows must be labelled benign, and MIN_ATTACKS as named attacks."""
         sample = LabelledSample[NDArray[np.float32]](
-            measure=measure,
+            measure=lambda frame, chosen: measure(frame[chosen]),
             take=lambda features, which: features[which],
             stack=np.concatenate,
             max_normal=MAX_BENIGN,
