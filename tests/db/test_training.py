@@ -47,7 +47,7 @@ def test_what_the_registry_keeps_of_a_version(shop: Engine) -> None:
     assert row["validation_metrics"]["positives"] == row["label_counts"]["validation"]["positives"]
     assert 0 < row["validation_metrics"]["f1"] <= 1
     assert {"python", "numpy", "polars", "scikit-learn"} <= row["library_versions"].keys()
-    assert row["algorithm"] == "ensemble"
+    assert row["algorithm"] == "ensemble and companion"  # its training rows have labels
     assert row["as_of"] <= row["trained_at"] <= datetime.now(UTC)
 
 
