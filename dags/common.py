@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import Param
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from mllib.errors import BadInput, DatabaseUnavailable, MillraceError, NoChampion, NothingToTrainOn
+from mllib.errors import BadInput, DatabaseUnavailable, MillraceError, NoChampion, NothingToScore, NothingToTrainOn
 from mllib.types import Window
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def final_states() -> Iterator[None]:
     """
     try:
         yield
-    except (NoChampion, NothingToTrainOn) as reason:
+    except (NoChampion, NothingToScore, NothingToTrainOn) as reason:
         log.warning("Skipped: %s", reason)  # Airflow logs that a task was skipped, but not why
         raise AirflowSkipException(str(reason)) from None
     except DatabaseUnavailable:
@@ -97,6 +97,14 @@ def scoring_window(run_type: str, partition_key: str | None, params: Mapping[str
             raise BadInput(f"The window is empty: `from` ({start}) must be before `to` ({end}).")
         return Window(start, end)
     return None if partition_key is None else _hour(partition_key)
+
+
+def day_before(context: Mapping[str, Any]) -> Window:
+    """The whole day (UTC) before a run was due."""
+    run = context["dag_run"]
+    due: datetime = run.data_interval_end or run.run_after
+    midnight = due.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    return Window(midnight - timedelta(days=1), midnight)
 
 
 def window_param(params: Mapping[str, Any]) -> Window:

@@ -40,6 +40,10 @@ class BadInput(MillraceError):
     """A file, an argument or a row that cannot be used as it is."""
 
 
+class NothingToScore(BadInput):
+    """A window that holds nothing that could be scored."""
+
+
 class PlanOutdated(MillraceError):
     """The rows or the models that a plan was made for are not those of now."""
 

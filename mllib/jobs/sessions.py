@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 
 from mllib import sessions
 from mllib.detectors._calibration import ANOMALY, severities
-from mllib.errors import BadInput
+from mllib.errors import NothingToScore
 from mllib.sessions import SessionModel, Sessions
 from mllib.sessions.explanation import explain
 from mllib.sessions.model import Mode
@@ -51,7 +51,7 @@ def score_sessions(engine: Engine, window: Window, *, top: int = 10, seed: int =
     as long as ordinary ones last, or to the last line that there is. What was stored of the window is replaced, so
     that a second run changes nothing unless lines came in since.
 
-    Raises NothingToTrainOn for too few sessions before the window, BadInput for a window without any session.
+    Raises NothingToTrainOn for too few sessions before the window, NothingToScore for a window without any session.
     """
     started = time.monotonic()
     before = Window(window.start - window.length, window.start)
@@ -71,7 +71,7 @@ def score_sessions(engine: Engine, window: Window, *, top: int = 10, seed: int =
     lines = lines.filter(began & ~pl.col("trace_id").is_in(pl.concat([seen, earlier]).implode()))
     asked = sessions.gather(lines, observed_until=until)
     if not len(asked):
-        raise BadInput(f"No session began in {window}: are the lines ingested, and do they carry a trace_id?")
+        raise NothingToScore(f"No session began in {window}: are the lines ingested, and do they carry a trace_id?")
     found = _scored(model, asked)
     with transaction(engine) as conn:
         session_store.replace_scores(

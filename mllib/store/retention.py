@@ -1,10 +1,13 @@
-"""How long rows are kept: days of event time that are over are dropped whole, but for the rows with labels."""
+"""How long rows are kept: days of event time that are over are dropped whole, but for the rows with labels.
+
+The scores of sessions go with the lines of the day on which they began.
+"""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError
@@ -107,6 +110,10 @@ def _drop(engine: Engine, parent: str, day: date) -> tuple[str, int]:
                     conn.execute(text(f"set local lock_timeout = '{_LOCK_TIMEOUT}'"))
                     binds = {"parent": parent, "day": day, "at_most": MOVED_AT_MOST}
                     row = conn.execute(queries["retention.drop"], binds).one()
+                    if parent == "logs" and row.outcome == "dropped":
+                        start = datetime(day.year, day.month, day.day, tzinfo=UTC)
+                        binds = {"day": start, "next_day": start + timedelta(days=1)}
+                        conn.execute(queries["retention.forget_sessions"], binds)
                     return row.outcome, row.kept
             except OperationalError as error:
                 # Lock not available, or a deadlock with somebody who took the locks the other way round.

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from mllib.errors import BadInput, DatabaseUnavailable, NoChampion, NothingToTrainOn
+from mllib.errors import BadInput, DatabaseUnavailable, NoChampion, NothingToScore, NothingToTrainOn
 from mllib.types import Window
 
 KEY = "2026-03-01T05:00:00"
@@ -104,6 +104,15 @@ def test_rescoring_needs_a_window(common: Any) -> None:
         common.window_param({"from": None, "to": None})
 
 
+@pytest.mark.parametrize("due", ["2026-03-29T01:15:00+01:00", "2026-03-29T00:00:00+00:00", "2026-03-29T23:59:59+00:00"])
+def test_the_day_before_is_a_whole_one_in_utc(common: Any, due: str) -> None:
+    run = SimpleNamespace(data_interval_end=None, run_after=datetime.fromisoformat(due))
+    expected = Window(datetime(2026, 3, 28, tzinfo=UTC), datetime(2026, 3, 29, tzinfo=UTC))
+    assert common.day_before({"dag_run": run}) == expected
+    run.data_interval_end, run.run_after = run.run_after, datetime(2026, 4, 1, tzinfo=UTC)
+    assert common.day_before({"dag_run": run}) == expected
+
+
 def test_as_of_is_the_parameter_then_the_interval_then_when_it_was_due(common: Any) -> None:
     run = SimpleNamespace(
         data_interval_end=datetime(2026, 3, 1, 2, tzinfo=UTC), run_after=datetime(2026, 3, 1, 3, tzinfo=UTC)
@@ -120,6 +129,7 @@ def test_as_of_is_the_parameter_then_the_interval_then_when_it_was_due(common: A
     [
         (NoChampion("log_anomaly"), "AirflowSkipException"),
         (NothingToTrainOn("no rows"), "AirflowSkipException"),
+        (NothingToScore("no sessions"), "AirflowSkipException"),
         (BadInput("wrong"), "AirflowFailException"),
         (DatabaseUnavailable("down"), "DatabaseUnavailable"),
         (ZeroDivisionError("unforeseen"), "ZeroDivisionError"),

@@ -26,7 +26,7 @@ def test_every_file_is_read_without_an_error(dag_bag: Any) -> None:
 
 def test_each_detector_has_its_two_dags(dags: dict[str, Any]) -> None:
     expected = {f"{job}_{name}" for job in ("score", "retrain") for name in detectors.names()}
-    assert set(dags) == expected | {"ingest", "maintain", "rescore"}
+    assert set(dags) == expected | {"ingest", "maintain", "rescore", "score_sessions"}
 
 
 def test_no_file_takes_half_a_second(dag_bag: Any) -> None:
@@ -39,7 +39,7 @@ def test_reading_the_files_imports_nothing_heavy() -> None:
     script = (
         "import sys, warnings; warnings.simplefilter('ignore'); import airflow.sdk, airflow.sdk.exceptions;"
         "import airflow.providers.standard.operators.empty; before = set(sys.modules);"
-        "import dags.ingest, dags.score, dags.rescore, dags.retrain, dags.maintain;"
+        "import dags.ingest, dags.score, dags.rescore, dags.retrain, dags.maintain, dags.sessions;"
         f"print(*sorted(set({HEAVY!r}) & (set(sys.modules) - before)))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -20,6 +20,7 @@ from tests.db.factories import add_label, insert_log
 from tests.db.scoring_factories import DETECTOR, insert_logs, make_partitions, promote_model, rows, scalar
 from tests.db.test_claims_races import wait_for_lock
 from tests.db.test_cli import answer, complaint, millrace
+from tests.db.training_factories import change
 from tests.factories import START
 
 DAY = START.date()
@@ -85,6 +86,25 @@ def test_days_that_are_over_go_but_for_the_rows_with_labels(engine: Engine, two_
         scalar(engine, "select count(*) from millrace.labels join millrace.logs using (ts) where row_id = log_id") == 6
     )
     assert "logs: 1 days dropped (2026-03-02 to 2026-03-02)." in described(done)
+
+
+def test_the_scores_of_sessions_go_with_the_lines_of_their_first_day(engine: Engine, two_days: list[int]) -> None:
+    insert = (
+        "insert into millrace.session_scores (started_at, ended_at, trained_from, trained_to, observed_until, lines,"
+        " trained_sessions, score, severity, open, is_anomaly, trace_id, mode) values (:at, :at, :at,"
+        " cast(:at as timestamptz) + interval '1 hour', :at, 1, 50, 0, 0, false, false, :name, 'unlabelled')"
+    )
+    midnight = START.replace(hour=0, minute=0)
+    for at, name in [(midnight, "first"), (midnight + timedelta(hours=23, minutes=59), "last")]:
+        change(engine, insert, at=at, name=name)
+    change(engine, insert, at=midnight + timedelta(days=1), name="next")
+    keep(engine, predictions=5)
+    maintain(engine, today=TODAY)
+    assert scalar(engine, "select count(*) from millrace.session_scores") == 3
+    keep(engine, logs=5)
+    maintain(engine, today=TODAY)
+    assert rows(engine, "select trace_id from millrace.session_scores") == [("next",)]
+    assert len(two_days) == 3
 
 
 def test_what_was_kept_is_not_claimed_anew_and_stays_where_it_is(engine: Engine, two_days: list[int]) -> None:

@@ -88,3 +88,16 @@ def test_no_detector_touches_the_predictions_of_another(local: Stack, scored: di
         "select distinct name from millrace.predictions_history join millrace.detectors using (detector_id)"
     )
     assert set(replaced) <= {(DETECTOR,)}
+
+
+@pytest.mark.usefixtures("before")
+def test_the_sessions_of_a_day_are_scored_by_the_day_before(local: Stack) -> None:
+    run = local.run("score_sessions")
+    assert run.tasks() == {"score_sessions": "success"}
+    counts = run.returned("score_sessions")
+    [stored] = local.rows("select count(*), count(*) filter (where is_anomaly) from analytics.sessions")
+    assert stored == (counts["sessions"], counts["anomalies"])
+    assert stored[0] > 0
+    long_ago = {"from": "1990-01-01T00:00:00Z", "to": "1990-01-02T00:00:00Z"}
+    skipped = local.run("score_sessions", long_ago)
+    assert skipped.tasks() == {"score_sessions": "skipped"}
