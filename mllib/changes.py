@@ -90,7 +90,7 @@ def _volume(train: SliceContents, holdout: SliceContents) -> list[str]:
     if ratio is None or 1 / FACTOR < ratio < FACTOR or not holdout.rows:
         return []
     much = f"{ratio:.0f} times as many" if ratio > 1 else f"only {ratio:.0%} of the"
-    return [f"There are {much} lines a day as in the weeks trained on."]
+    return [f"There are {much} rows a day as in the weeks trained on."]
 
 
 def _anomalous(train: SliceContents, validation: SliceContents, holdout: SliceContents) -> list[str]:
@@ -101,7 +101,7 @@ def _anomalous(train: SliceContents, validation: SliceContents, holdout: SliceCo
     if not changed and not most:
         return []
     listed = ", ".join(f"{share:.1%} of those {name}" for name, share in shares.items())
-    told = f"The share of anomalies among the labelled lines {'changes' if changed else 'is high'}: {listed}."
+    told = f"The share of anomalies among the labelled rows {'changes' if changed else 'is high'}: {listed}."
     return [told + (" Were labels flipped?" if most else "")]
 
 
@@ -113,11 +113,11 @@ def _kinds(dimension: str, before: Mapping[str, float], now: Mapping[str, float]
     told = []
     if gone:
         told.append(
-            f"The {dimension} {_listed(gone)} has gone ({sum(before[v] for v in gone):.1%} of the lines before), "
+            f"The {dimension} {_listed(gone)} has gone ({sum(before[v] for v in gone):.1%} of the rows before), "
             "so it is not known how the models would serve it."
         )
     if new:
-        told.append(f"The {dimension} {_listed(new)} is new ({sum(now[v] for v in new):.1%} of the lines now).")
+        told.append(f"The {dimension} {_listed(new)} is new ({sum(now[v] for v in new):.1%} of the rows now).")
     return told
 
 

@@ -49,7 +49,7 @@ class Evidence:
     mcnemar_p: float | None = None
     """The same for the rows they get wrong, rows taken for independent. Both values are reported, neither decides."""
     tied_rows: Mapping[str, int] = field(default_factory=dict)
-    """Rows left out because their trace, incident or burst of lines began before the holdout, by kind of group."""
+    """Rows left out because their trace, incident or burst of rows began before the holdout, by kind of group."""
     defects: tuple[str, ...] = ()
     """Why the candidate's stored model cannot be used as it is, each as a clause; empty for a sound one."""
     candidate_footprint: Footprint | None = None

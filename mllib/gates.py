@@ -19,7 +19,7 @@ NOTICEABLE_SECONDS = 1.0
 NOTICEABLE_BYTES = 8 * 1024 * 1024
 """A model up to this size is small enough for any worker, whatever the champion's."""
 
-NOTHING_TO_DO = "Nothing; the next training tries again with newer logs."
+NOTHING_TO_DO = "Nothing; the next training tries again with newer rows."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,27 +63,27 @@ def enough_positives(evidence: Evidence, min_positives: int) -> Gate:
     if passed:
         summary = "there are enough labelled anomalies to judge on"
     elif not evidence.holdout_rows:
-        summary = "there is no labelled line to judge on"
+        summary = "there is no labelled row to judge on"
     elif not evidence.holdout_positives:
-        summary = "none of the labelled lines to judge on is an anomaly"
+        summary = "none of the labelled rows to judge on is an anomaly"
     else:
         summary = "there are too few labelled anomalies to tell a good model from a lucky one"
-    advice = "" if passed else "Label more lines (`millrace label FILE.csv`), anomalies above all, and train again."
+    advice = "" if passed else "Label more rows (`millrace label FILE.csv`), anomalies above all, and train again."
     return Gate(name="enough_positives", passed=passed, summary=summary, advice=advice, detail=detail)
 
 
 def enough_normal(evidence: Evidence, min_normal: int) -> Gate:
-    """There are enough labelled lines that are no anomalies: without them false alarms cannot be counted."""
+    """There are enough labelled rows that are no anomalies: without them false alarms cannot be counted."""
     normal = evidence.holdout_rows - evidence.holdout_positives
-    # Without any labelled line the gate before this one has said all there is to say.
+    # Without any labelled row the gate before this one has said all there is to say.
     passed = normal >= min_normal or not evidence.holdout_rows
     return Gate(
         name="enough_normal",
         passed=passed,
-        summary="there are enough labelled lines that are no anomalies"
+        summary="there are enough labelled rows that are no anomalies"
         if passed
-        else "hardly any labelled line is an ordinary one, so false alarms cannot be counted",
-        advice="" if passed else "Label ordinary lines too (`millrace label FILE.csv`), and train again.",
+        else "hardly any labelled row is an ordinary one, so false alarms cannot be counted",
+        advice="" if passed else "Label ordinary rows too (`millrace label FILE.csv`), and train again.",
         detail=f"{normal:,} rows of the holdout are labelled as no anomaly, at least {min_normal:,} are needed",
     )
 
@@ -116,17 +116,17 @@ def enough_classes(evidence: Evidence, min_rows: int) -> Gate:
 
 
 def usual_volume(evidence: Evidence, limit: float) -> Gate:
-    """There are neither far more nor far fewer lines a day than in the weeks trained on."""
+    """There are neither far more nor far fewer rows a day than in the weeks trained on."""
     ratio = evidence.volume_ratio
     if evidence.first or ratio is None:
         detail = "there is no champion to protect" if evidence.first else "there is no volume to compare with"
         return Gate(name="usual_volume", passed=True, summary=detail, advice="", detail=detail)
     passed = 1 / limit <= ratio <= limit
-    summary, advice = "there are about as many lines a day as in the weeks trained on", ""
+    summary, advice = "there are about as many rows a day as in the weeks trained on", ""
     if not passed:
         few_or_many = "more" if ratio > 1 else "fewer"
         summary = (
-            f"there are far {few_or_many} lines a day than in the weeks trained on, which says little of other days"
+            f"there are far {few_or_many} rows a day than in the weeks trained on, which says little of other days"
         )
         advice = (
             "Find out why the volume changed. If it stays so, the next trainings get used to it; if it does not, they "
@@ -140,15 +140,15 @@ def usual_volume(evidence: Evidence, limit: float) -> Gate:
 
 
 def usual_labels(evidence: Evidence, limit: float) -> Gate:
-    """The labels do not call far more lines anomalies than those of the weeks trained on do."""
+    """The labels do not call far more rows anomalies than those of the weeks trained on do."""
     ratio = evidence.anomaly_ratio
     if evidence.first or ratio is None:
         detail = "there is no champion to protect" if evidence.first else "too few anomalies are labelled in training"
         return Gate(name="usual_labels", passed=True, summary=detail, advice="", detail=detail)
     passed = ratio <= limit
-    summary, advice = "about as many labelled lines are anomalies as in the weeks trained on", ""
+    summary, advice = "about as many labelled rows are anomalies as in the weeks trained on", ""
     if not passed:
-        summary = "far more of the labelled lines are called anomalies than in the weeks trained on"
+        summary = "far more of the labelled rows are called anomalies than in the weeks trained on"
         advice = (
             "Look at the labels of the last weeks: labels that were flipped by mistake look like this. If they are "
             "right, the next trainings get used to it."
@@ -174,14 +174,14 @@ def f1(evidence: Evidence) -> Gate:
         left, right = _apart(new, old)
         detail = f"the candidate's {figure} of {left} is {'higher' if better else 'lower'} than the {right} of {rival}"
     if evidence.first:
-        trivial = evidence.trivial_rival if evidence.classes else "flagging every line"
+        trivial = evidence.trivial_rival if evidence.classes else "flagging every row"
         summary = f"the candidate is {'better' if better else 'no better'} than {trivial}"
-        advice = "" if better else "Check that the labels are right, label more lines, and train again."
+        advice = "" if better else "Check that the labels are right, label more rows, and train again."
     elif new == old:
-        summary = "the candidate did exactly as well as the champion on the same labelled lines, and a tie is no gain"
+        summary = "the candidate did exactly as well as the champion on the same labelled rows, and a tie is no gain"
         advice = NOTHING_TO_DO
     else:
-        summary = f"the candidate did {'better' if better else 'worse'} than the champion on the same labelled lines"
+        summary = f"the candidate did {'better' if better else 'worse'} than the champion on the same labelled rows"
         advice = "" if better else NOTHING_TO_DO
     return Gate(name="f1", passed=better, summary=summary, advice=advice, detail=detail)
 
@@ -224,7 +224,7 @@ def alert_rate(evidence: Evidence, limit: float) -> Gate:
     detail = f"the candidate flags {new:.2%} of the rows, {whose} share is {base:.2%}, the limit {limit:g} times that"
     if old == 0:
         summary = "the candidate would flag "
-        summary += "a reasonable share of the lines" if passed else "far more lines than there are anomalies"
+        summary += "a reasonable share of the rows" if passed else "far more rows than there are anomalies"
         advice = "Look at the labels of the last weeks: are they complete, and right?"
     else:
         summary = f"the candidate would {'not ' if passed else ''}raise far more alarms than the champion"
@@ -295,7 +295,7 @@ def cost(evidence: Evidence, limit: float) -> Gate:
     large = new.artifact_bytes > max(limit * old.artifact_bytes, NOTICEABLE_BYTES)
     words = {
         (False, False): "the candidate is neither much slower nor much larger than the champion",
-        (True, False): "the candidate takes far longer than the champion to score the same lines",
+        (True, False): "the candidate takes far longer than the champion to score the same rows",
         (False, True): "the candidate needs far more memory than the champion",
         (True, True): "the candidate takes far longer and far more memory than the champion",
     }
@@ -315,12 +315,12 @@ def beyond_doubt(evidence: Evidence, min_gain: float) -> Gate:
     """The gain is there with 95 % confidence."""
     bootstrap = evidence.bootstrap
     lower = bootstrap.lower if bootstrap else None
-    wait = "Wait for more labelled anomalies, or label more lines (`millrace label FILE.csv`), and train again."
+    wait = "Wait for more labelled anomalies, or label more rows (`millrace label FILE.csv`), and train again."
     if bootstrap is None or not known(lower):
         return Gate(
             name="evidence",
             passed=False,
-            summary="the labelled lines come from too few different hours to tell a gain from luck",
+            summary="the labelled rows come from too few different hours to tell a gain from luck",
             advice=wait,
             detail="it could not be measured how sure the difference in F1 is",
         )

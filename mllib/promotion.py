@@ -59,7 +59,7 @@ def decide(
     """Judge a candidate.
 
     - The stored model must be usable: intact, as registered, a score for every row.
-    - Fewer than ``min_positives`` labelled anomalies in the holdout, or fewer than so many labelled lines that are
+    - Fewer than ``min_positives`` labelled anomalies in the holdout, or fewer than so many labelled rows that are
       none: not enough evidence, whatever the figures.
     - More than ``volume_limit`` times as many rows a day in the holdout as in the training window, or as many times
       fewer: not enough evidence, for such a week says little of an ordinary one. A first candidate has no rival that
@@ -158,8 +158,8 @@ def _summary(verdict: Verdict, judged: Sequence[Gate], evidence: Evidence) -> st
         beaten = {gate.name: gate for gate in judged}["f1"].summary
         sure = ", beyond doubt" if judged[-1].name == "evidence" else ""
         if evidence.first:
-            return f"Promoted as the first champion: {beaten}{sure}. It scores new lines from now on."
-        return f"Promoted: {beaten}{sure}. It is the champion now and scores new lines from now on."
+            return f"Promoted as the first champion: {beaten}{sure}. It scores new rows from now on."
+        return f"Promoted: {beaten}{sure}. It is the champion now and scores new rows from now on."
     opening = "Refused" if verdict is Verdict.REFUSE else "Not enough evidence"
     said = ", and ".join(dict.fromkeys(gate.summary for gate in _decisive(verdict, judged)))
     stays = (
@@ -188,7 +188,7 @@ def _many_alarms(evidence: Evidence) -> list[str]:
     if labelled is None or not gates.known(flagged) or flagged <= MANY_ALARMS * labelled:
         return []
     return [
-        "It flags far more lines than are labelled as anomalies, so most alarms will be false: label more lines, so "
+        "It flags far more rows than are labelled as anomalies, so most alarms will be false: label more rows, so "
         "that the next training finds a better threshold."
     ]
 

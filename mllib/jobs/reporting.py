@@ -86,7 +86,7 @@ def draw(conn: Connection, judgement: Judgement, scored: LabelledScores, models:
         judgement,
         rows,
         label_counts=candidate.label_counts,
-        lines_per_day=lines / (candidate.holdout.length / timedelta(days=1)) if lines and candidate.holdout else None,
+        rows_per_day=lines / (candidate.holdout.length / timedelta(days=1)) if lines and candidate.holdout else None,
         versions=tuple(versions),
         examples=_examples(conn, source_of(judgement.detector).table, rows, models),
     )
@@ -159,12 +159,12 @@ def _kinds(rows: Rows) -> Kinds:
         return (
             ("Found only by the candidate", "Anomalies that the champion misses.", rows.positive & new & ~old),
             ("Lost by the candidate", "Anomalies that only the champion finds.", rows.positive & old & ~new),
-            ("New false alarms", "Normal lines that only the candidate flags.", ~rows.positive & new & ~old),
+            ("New false alarms", "Normal rows that only the candidate flags.", ~rows.positive & new & ~old),
         )
     return (
         ("Found", "Anomalies that the candidate flags.", rows.positive & new),
         ("Missed", "Anomalies that the candidate does not flag.", rows.positive & ~new),
-        ("False alarms", "Normal lines that the candidate flags.", ~rows.positive & new),
+        ("False alarms", "Normal rows that the candidate flags.", ~rows.positive & new),
     )
 
 
@@ -181,18 +181,10 @@ def _kinds_of_classes(rows: Rows) -> Kinds:
 
 
 def _example(rows: Rows, models: Sequence[Model], at: int, texts: Mapping[int, str]) -> Example:
-    dimensions = [*rows.dimensions, None, None]  # of log lines service and level
-
-    def value(name: str | None) -> str | None:
-        if name is None:
-            return None
-        code = int(rows.dimensions[name].codes[at])
-        return rows.dimensions[name].names[code] if code >= 0 else None
-
+    codes = {name: int(dimension.codes[at]) for name, dimension in rows.dimensions.items()}
     return Example(
         ts=_EPOCH + timedelta(microseconds=int(rows.ts_us[at])),
-        service=value(dimensions[0]),
-        level=value(dimensions[1]),
+        parts={name: rows.dimensions[name].names[code] if code >= 0 else None for name, code in codes.items()},
         message=texts.get(int(rows.log_ids[at]), ""),
         scores=tuple(
             float(model.calibrated(scores[at : at + 1])[0]) for model, scores in zip(models, rows.scores, strict=True)

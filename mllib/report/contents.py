@@ -84,8 +84,8 @@ class Example:
     """One row of the holdout. Everything in it that comes from a log is untrusted."""
 
     ts: datetime
-    service: str | None
-    level: str | None
+    parts: Mapping[str, str | None]
+    """What it is part of, by dimension: of a log line its service and level."""
     message: str
     scores: tuple[float, ...]
     """On the scale on which 0.6 and above is an alarm, the candidate's first."""

@@ -63,7 +63,7 @@ class Agreement:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class F1Interval:
-    """An F1 with its 90 % interval, which is None where there are too few bursts of lines to give one."""
+    """An F1 with its 90 % interval, which is None where there are too few bursts of rows to give one."""
 
     f1: float
     lower: float | None
@@ -226,7 +226,7 @@ def class_confusion(metrics: ClassMetrics, *, most: int = MAX_CLASSES) -> ClassC
 def pick(rows: Rows, among: Bools, *, most: int = 10) -> Ints:
     """Up to ``most`` of the rows in the mask ``among``, as positions in order of time.
 
-    Those that the candidate scores highest, one of each burst (service and hour) before a second one: ten lines of one
+    Those that the candidate scores highest, one of each burst (service and hour) before a second one: ten rows of one
     burst would show one thing ten times.
     """
     positions = np.flatnonzero(among)

@@ -40,7 +40,7 @@ def render(
     rows: Rows,
     *,
     label_counts: Mapping[str, Mapping[str, int]],
-    lines_per_day: float | None,
+    rows_per_day: float | None,
     versions: tuple[Version, ...],
     examples: tuple[ExampleGroup, ...],
 ) -> str:
@@ -48,7 +48,7 @@ def render(
 
     ``rows`` has the scores of the candidate and, where there is a champion, of the champion; of neither when the
     candidate could not be measured. ``label_counts`` gives
-    ``rows``, ``labelled`` and ``positives`` by slice, ``lines_per_day`` counts all lines of the holdout, labelled or
+    ``rows``, ``labelled`` and ``positives`` by slice, ``rows_per_day`` counts all rows of the holdout, labelled or
     not; None where it is not known.
     """
     evidence = judgement.evidence
@@ -56,7 +56,7 @@ def render(
     names = ("Candidate", "Champion")[: len(rows.scores)]
     styles = ("candidate", "champion")
     classed = evidence.classes
-    trivial = "The most frequent class" if classed else "Flagging every line"
+    trivial = "The most frequent class" if classed else "Flagging every row"
     curves = [
         charts.line(name, style, curve)
         for number, (name, style) in enumerate(zip(names, styles, strict=False))
@@ -70,7 +70,7 @@ def render(
     ]
     if evidence.first and confusions:
         everything = measures.confusion(rows.positive, rows.positive | True)
-        confusions.append(("Flagging every line", "champion", everything))
+        confusions.append(("Flagging every row", "champion", everything))
     class_confusions = [
         (name, style, measures.class_confusion(metrics))
         for name, style, metrics in zip(names, styles, (evidence.candidate, evidence.champion), strict=False)
@@ -88,7 +88,7 @@ def render(
             decision=judgement.decision,
             summary=words.summary(judgement),
             measured=evidence.candidate is not None,
-            figures=_figures(evidence, lines_per_day),
+            figures=_figures(evidence, rows_per_day),
             label_counts=label_counts,
             rival="Champion" if has_champion else trivial,
             baselines=_baselines(evidence, trivial),
@@ -102,7 +102,7 @@ def render(
                 for part in parts
             ],
             agreement=measures.agreement(rows) if has_champion else None,
-            agreement_by_service=measures.agreement_by(rows, next(iter(rows.dimensions)))
+            agreement_by_part=measures.agreement_by(rows, next(iter(rows.dimensions)))
             if has_champion and rows.dimensions
             else (),
             examples=examples,
@@ -174,9 +174,9 @@ def _baselines(evidence: Evidence, trivial: str) -> dict[str, float]:
     return {trivial: evidence.candidate.most_frequent_f1} if isinstance(evidence.candidate, ClassMetrics) else {}
 
 
-def _figures(evidence: Evidence, lines_per_day: float | None) -> list[Figure]:
+def _figures(evidence: Evidence, rows_per_day: float | None) -> list[Figure]:
     if evidence.classes:
-        return _class_figures(evidence, lines_per_day)
+        return _class_figures(evidence, rows_per_day)
     new, old = evidence.candidate, evidence.champion
     first = evidence.first
     everything = {"f1": evidence.flag_everything_f1, "recall": 1.0, "alert_rate": 1.0}
@@ -187,7 +187,7 @@ def _figures(evidence: Evidence, lines_per_day: float | None) -> list[Figure]:
         return _figure(new, name), everything.get(name) if first else _figure(old, name)
 
     f1, precision, recall, rate = pair("f1"), pair("precision"), pair("recall"), pair("alert_rate")
-    new_daily, old_daily = (None if share is None or lines_per_day is None else share * lines_per_day for share in rate)
+    new_daily, old_daily = (None if share is None or rows_per_day is None else share * rows_per_day for share in rate)
     return [
         Figure(
             name="F1",
@@ -212,14 +212,14 @@ def _figures(evidence: Evidence, lines_per_day: float | None) -> list[Figure]:
         ),
         Figure(
             name="Alert rate",
-            meaning="of all labelled lines, how many it flags",
+            meaning="of all labelled rows, how many it flags",
             candidate=_or_dash(rate[0], ".2%"),
             rival=_or_dash(rate[1], ".2%"),
             difference=_points(_minus(*rate), digits=2),
         ),
         Figure(
             name="Alarms a day",
-            meaning="at that rate, with all lines of the holdout",
+            meaning="at that rate, with all rows of the holdout",
             candidate=_or_dash(new_daily, ",.0f"),
             rival=_or_dash(old_daily, ",.0f"),
             difference=_or_dash(_minus(new_daily, old_daily), "+,.0f"),
@@ -227,12 +227,12 @@ def _figures(evidence: Evidence, lines_per_day: float | None) -> list[Figure]:
     ]
 
 
-def _class_figures(evidence: Evidence, lines_per_day: float | None) -> list[Figure]:
+def _class_figures(evidence: Evidence, rows_per_day: float | None) -> list[Figure]:
     new, old = evidence.candidate, evidence.champion
     f1 = _figure(new, "f1"), evidence.rival_f1
     accuracy = _figure(new, "accuracy"), _figure(old, "accuracy")
     rate = _figure(new, "alert_rate"), _figure(old, "alert_rate")
-    daily = [None if share is None or lines_per_day is None else share * lines_per_day for share in rate]
+    daily = [None if share is None or rows_per_day is None else share * rows_per_day for share in rate]
     found = [_figure(getattr(metrics, "anomalies", None), "f1") for metrics in (new, old)]
     return [
         Figure(
@@ -258,7 +258,7 @@ def _class_figures(evidence: Evidence, lines_per_day: float | None) -> list[Figu
         ),
         Figure(
             name="Alarms a day",
-            meaning="at that rate, with all lines of the holdout",
+            meaning="at that rate, with all rows of the holdout",
             candidate=_or_dash(daily[0], ",.0f"),
             rival=_or_dash(daily[1], ",.0f"),
             difference=_or_dash(_minus(*daily), "+,.0f"),

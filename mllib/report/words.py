@@ -32,17 +32,17 @@ GATES = {
     "usable": "The model is intact",
     "enough_positives": "Enough labelled anomalies",
     "enough_classes": "Enough rows of several classes",
-    "enough_normal": "Enough labelled normal lines",
+    "enough_normal": "Enough labelled normal rows",
     "usual_volume": "Days like those trained on",
     "usual_labels": "Labels like those trained on",
     "f1": "F1 is higher",
     "alert_rate": "Not far more alarms",
-    "slices": "No service or level left behind",
+    "slices": "No part of the rows left behind",
     "cost": "Not far slower or larger",
     "evidence": "The gain is beyond doubt",
 }
 
-CLASS_GATES = {"f1": "Macro-F1 is higher", "slices": "No class, service or level left behind"}
+CLASS_GATES = {"f1": "Macro-F1 is higher", "slices": "No class or other part left behind"}
 
 
 def summary(judgement: Judgement) -> Summary:
@@ -90,17 +90,17 @@ def _counts(judgement: Judgement) -> str:
     if candidate is None:
         return "So it could not be measured."
     if not candidate.rows:
-        return "There was no labelled line to measure it on."
+        return "There was no labelled row to measure it on."
     if isinstance(candidate, ClassMetrics):
         return _class_counts(candidate, champion if isinstance(champion, ClassMetrics) else None)
     text = (
-        f"On {candidate.rows:,} labelled lines that no model was trained on, the candidate finds "
+        f"On {candidate.rows:,} labelled rows that no model was trained on, the candidate finds "
         f"{candidate.true_positives:,} of {candidate.positives:,} anomalies, and "
         f"{candidate.alarms - candidate.true_positives:,} of its {candidate.alarms:,} alarms are false."
     )
     if isinstance(champion, BinaryMetrics):
         text += (
-            f" The champion, on the same lines, finds {champion.true_positives:,}, and "
+            f" The champion, on the same rows, finds {champion.true_positives:,}, and "
             f"{champion.alarms - champion.true_positives:,} of its {champion.alarms:,} alarms are false."
         )
     return text

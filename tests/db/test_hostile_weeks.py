@@ -137,14 +137,14 @@ SCENARIOS: dict[str, tuple[Spoil, Verdict | None, str]] = {
     "no anomaly labelled": (
         unlabel(TODAY - timedelta(days=12), "1"),
         Verdict.NOT_ENOUGH_EVIDENCE,
-        "none of the labelled lines to judge on is an anomaly",
+        "none of the labelled rows to judge on is an anomaly",
     ),
     "nothing but anomalies labelled": (
         unlabel(TODAY - WEEK, "0"),
         Verdict.NOT_ENOUGH_EVIDENCE,
-        "hardly any labelled line is an ordinary one",
+        "hardly any labelled row is an ordinary one",
     ),
-    "ten times the volume": (crowd, Verdict.NOT_ENOUGH_EVIDENCE, "there are far more lines a day"),
+    "ten times the volume": (crowd, Verdict.NOT_ENOUGH_EVIDENCE, "there are far more rows a day"),
 }
 
 

@@ -140,7 +140,7 @@ def test_labels_that_are_all_positive_promote_nobody(shop: Engine) -> None:
     change(shop, ALL_POSITIVE)
     report = run(shop)
     assert report.verdict is Verdict.NOT_ENOUGH_EVIDENCE
-    assert "hardly any labelled line is an ordinary one" in report.reason
+    assert "hardly any labelled row is an ordinary one" in report.reason
     assert report.holdout_rows == report.holdout_positives >= 30
 
 

@@ -46,7 +46,7 @@ def test_every_verdict_has_its_page(shop: Engine) -> None:
     assert "Version 2 of log_anomaly was refused. Version 1 stays champion." in page
     assert second.holdout_hash in page
     assert f"{second.candidate_f1:.4f}" in page
-    assert f"{second.holdout_rows:,} labelled lines" in page
+    assert f"{second.holdout_rows:,} labelled rows" in page
     lineage = version_row(shop, 2)
     assert lineage["data_hash"] in page
     assert lineage["artifact_digest"] in page

@@ -40,13 +40,13 @@ def levels(**rows: int) -> dict[str, Any]:
     [
         ({}, ""),
         ({"rows": 0, "labelled": 0, "positives": 0, "kinds": services(cart=0)["kinds"] | levels()["kinds"]}, None),
-        ({"length": timedelta(days=1)}, "There are 10 times as many lines a day as in the weeks trained on."),
-        ({"length": timedelta(days=50)}, "There are only 20% of the lines a day as in the weeks trained on."),
+        ({"length": timedelta(days=1)}, "There are 10 times as many rows a day as in the weeks trained on."),
+        ({"length": timedelta(days=50)}, "There are only 20% of the rows a day as in the weeks trained on."),
         ({"length": timedelta(days=4)}, ""),
-        (services(cart=10_000), "The service pay has gone (10.0% of the lines before), so it is not known how the "),
+        (services(cart=10_000), "The service pay has gone (10.0% of the rows before), so it is not known how the "),
         (services(cart=9_950, pay=50), "The service pay has gone"),
         (services(cart=9_850, pay=150), ""),
-        (services(cart=8_000, pay=1_000, mail=1_000), "The service mail is new (10.0% of the lines now)."),
+        (services(cart=8_000, pay=1_000, mail=1_000), "The service mail is new (10.0% of the rows now)."),
         (services(cart=9_000, pay=950, mail=50), ""),
         (levels(INFO=9_500, NOTICE=500), "The level ERROR has gone and NOTICE is new: was it renamed?"),
         ({"positives": 4_900}, "2.0% of those used for the threshold, 98.0% of those judged on. Were labels flipped?"),
@@ -67,7 +67,7 @@ def test_labels_flipped_in_the_validation_slice_are_told() -> None:
 
 def test_labels_flipped_everywhere_are_told_though_nothing_changes() -> None:
     found = told(make_slice(positives=4_900), make_slice(positives=4_900), positives=4_900)
-    assert found.startswith("The share of anomalies among the labelled lines is high: 98.0% of those trained on")
+    assert found.startswith("The share of anomalies among the labelled rows is high: 98.0% of those trained on")
     assert found.endswith("Were labels flipped?")
 
 
@@ -79,7 +79,7 @@ def test_labels_that_end_early_are_told() -> None:
 def test_many_services_at_once_are_counted() -> None:
     many = services(**{f"s{n}": 2_000 for n in range(5)})
     found = told(make_slice(**many), make_slice(**services(cart=10_000)))
-    assert "The service s0, s1, s2 and 2 more has gone (100.0% of the lines before)" in found
+    assert "The service s0, s1, s2 and 2 more has gone (100.0% of the rows before)" in found
 
 
 def test_volume_is_compared_by_the_day() -> None:

@@ -49,8 +49,7 @@ def render(*, first: bool = False, hostile: bool = False) -> str:
     )
     example = Example(
         ts=datetime(2026, 2, 28, tzinfo=UTC),
-        service="shop",
-        level=None,
+        parts={"service": "shop", "level": None},
         message="a line",
         scores=(0.1,) if first else (0.1, 0.1),
         positive=False,
@@ -58,7 +57,7 @@ def render(*, first: bool = False, hostile: bool = False) -> str:
         said=("INFO",) if first else ("INFO", "WARN"),
     )
     group = ExampleGroup(title="Put right by the candidate", meaning="-", total=1, examples=(example,))
-    return page.render(judgement, rows, label_counts={}, lines_per_day=500.0, versions=(), examples=(group,))
+    return page.render(judgement, rows, label_counts={}, rows_per_day=500.0, versions=(), examples=(group,))
 
 
 @pytest.mark.parametrize("first", [True, False])

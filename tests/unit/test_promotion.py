@@ -100,7 +100,7 @@ def costs(new: Footprint, old: Footprint) -> Evidence:
 
 
 def ordinary(lines: int) -> dict[str, Any]:
-    """So many labelled lines that are no anomaly."""
+    """So many labelled rows that are no anomaly."""
     rows = POSITIVES + lines
     figures = {"candidate": make_metrics(0.6, rows=rows), "champion": make_metrics(0.5, rows=rows)}
     return {"holdout_rows": rows, **figures}
@@ -152,8 +152,8 @@ CASES = [
         NOT_ENOUGH,
     ),
     ("no bound and a service loses", make_evidence(lower=None, segments=(make_segment(),)), REFUSE, REFUSE),
-    ("29 ordinary lines", make_evidence(**ordinary(29)), NOT_ENOUGH, NOT_ENOUGH),
-    ("30 ordinary lines", make_evidence(**ordinary(30)), PROMOTE, PROMOTE),
+    ("29 ordinary rows", make_evidence(**ordinary(29)), NOT_ENOUGH, NOT_ENOUGH),
+    ("30 ordinary rows", make_evidence(**ordinary(30)), PROMOTE, PROMOTE),
     ("five times the volume", make_evidence(volume_ratio=5.0), PROMOTE, PROMOTE),
     ("more than five times the volume", make_evidence(volume_ratio=5.1), NOT_ENOUGH, NOT_ENOUGH),
     ("less than a fifth of the volume", make_evidence(volume_ratio=0.19), NOT_ENOUGH, NOT_ENOUGH),
@@ -206,8 +206,8 @@ WORDS = [
     (
         make_evidence(lower=-0.01),
         Policy.STRICT,
-        "Promoted: the candidate did better than the champion on the same labelled lines. It is the champion now and "
-        "scores new lines from now on. What to do: Nothing; should it prove worse, `millrace rollback`. Figures: the "
+        "Promoted: the candidate did better than the champion on the same labelled rows. It is the champion now and "
+        "scores new rows from now on. What to do: Nothing; should it prove worse, `millrace rollback`. Figures: the "
         "candidate's F1 of 0.6000 is higher than the 0.5000 of the champion, on the same 10,000 holdout rows with 100 "
         "labelled anomalies (with so few anomalies, a difference in F1 below 0.050 would often go unseen). The "
         "evidence policy would refuse it.",
@@ -216,46 +216,46 @@ WORDS = [
         make_evidence(lower=-0.01),
         Policy.EVIDENCE,
         "Refused: the difference may well be luck. The champion stays in production. What to do: Wait for more "
-        "labelled anomalies, or label more lines (`millrace label FILE.csv`), and train again. Figures: the gain in F1 "
+        "labelled anomalies, or label more rows (`millrace label FILE.csv`), and train again. Figures: the gain in F1 "
         "is +0.1000 and with 95 % confidence above -0.0100, which must be more than 0.0000 (with so few anomalies, a "
         "difference in F1 below 0.050 would often go unseen). The strict policy would promote it.",
     ),
     (
         make_evidence(),
         Policy.EVIDENCE,
-        "Promoted: the candidate did better than the champion on the same labelled lines, beyond doubt. It is the "
-        "champion now and scores new lines from now on.",
+        "Promoted: the candidate did better than the champion on the same labelled rows, beyond doubt. It is the "
+        "champion now and scores new rows from now on.",
     ),
     (
         make_evidence(lower=None),
         Policy.EVIDENCE,
-        "Not enough evidence: the labelled lines come from too few different hours to tell a gain from luck. The "
+        "Not enough evidence: the labelled rows come from too few different hours to tell a gain from luck. The "
         "champion stays in production.",
     ),
     (
         make_evidence(0.4, 0.5, lower=-0.2),
         Policy.EVIDENCE,
-        "Refused: the candidate did worse than the champion on the same labelled lines. The champion stays in "
-        "production. What to do: Nothing; the next training tries again with newer logs. Figures: the "
+        "Refused: the candidate did worse than the champion on the same labelled rows. The champion stays in "
+        "production. What to do: Nothing; the next training tries again with newer rows. Figures: the "
         "candidate's F1 of 0.4000 is lower than the 0.5000 of the champion; the gain in F1",
     ),
     (
         make_evidence(0.5, 0.5, lower=0.0),
         Policy.STRICT,
-        "Refused: the candidate did exactly as well as the champion on the same labelled lines, and a tie is no gain. "
+        "Refused: the candidate did exactly as well as the champion on the same labelled rows, and a tie is no gain. "
         "The champion stays in production.",
     ),
     (
         make_evidence(0.4, 0.5, candidate=make_metrics(0.4, 0.9), changes=("The labels changed.",)),
         Policy.STRICT,
-        "Refused: the candidate did worse than the champion on the same labelled lines, and the candidate would raise "
+        "Refused: the candidate did worse than the champion on the same labelled rows, and the candidate would raise "
         "far more alarms than the champion. The champion stays in production. What to do: Look at the labels of the "
         "last weeks: labels that were flipped by mistake look like this. The labels changed. Figures:",
     ),
     (
         make_evidence(0.6, 0.0, champion=make_metrics(0.0, 0.0), candidate=make_metrics(0.6, 0.04)),
         Policy.STRICT,
-        "Refused: the candidate would flag far more lines than there are anomalies. The champion stays in production.",
+        "Refused: the candidate would flag far more rows than there are anomalies. The champion stays in production.",
     ),
     (
         make_evidence(candidate=None),
@@ -272,7 +272,7 @@ WORDS = [
     (
         costs(make_footprint(6.1), make_footprint(2.0)),
         Policy.STRICT,
-        "Refused: the candidate takes far longer than the champion to score the same lines. The champion stays in "
+        "Refused: the candidate takes far longer than the champion to score the same rows. The champion stays in "
         "production. What to do: Look at what changed in the detector or its parameters. Figures: the candidate takes "
         "6.10 s and 2.0 MiB, the champion 2.00 s and 2.0 MiB, the limit is 3 times that (from 1 s and 8 MiB on)",
     ),
@@ -284,51 +284,51 @@ WORDS = [
     (
         make_evidence(volume_ratio=10.0),
         Policy.STRICT,
-        "Not enough evidence: there are far more lines a day than in the weeks trained on, which says little of other "
+        "Not enough evidence: there are far more rows a day than in the weeks trained on, which says little of other "
         "days. The champion stays in production. What to do: Find out why the volume changed.",
     ),
     (
         make_evidence(anomaly_ratio=10.0),
         Policy.STRICT,
-        "Not enough evidence: far more of the labelled lines are called anomalies than in the weeks trained on. The "
+        "Not enough evidence: far more of the labelled rows are called anomalies than in the weeks trained on. The "
         "champion stays in production. What to do: Look at the labels of the last weeks:",
     ),
     (
         make_evidence(**few(3)),
         Policy.STRICT,
         "Not enough evidence: there are too few labelled anomalies to tell a good model from a lucky one. The champion "
-        "stays in production. What to do: Label more lines (`millrace label FILE.csv`), anomalies above all, and train "
+        "stays in production. What to do: Label more rows (`millrace label FILE.csv`), anomalies above all, and train "
         "again.",
     ),
     (
         make_evidence(**few(0)),
         Policy.STRICT,
-        "Not enough evidence: none of the labelled lines to judge on is an anomaly. The champion stays in production.",
+        "Not enough evidence: none of the labelled rows to judge on is an anomaly. The champion stays in production.",
     ),
     (
         make_evidence(**ordinary(0)),
         Policy.STRICT,
-        "Not enough evidence: hardly any labelled line is an ordinary one, so false alarms cannot be counted. The "
-        "champion stays in production. What to do: Label ordinary lines too",
+        "Not enough evidence: hardly any labelled row is an ordinary one, so false alarms cannot be counted. The "
+        "champion stays in production. What to do: Label ordinary rows too",
     ),
     (
         make_evidence(0.6, None),
         Policy.STRICT,
-        "Promoted as the first champion: the candidate is better than flagging every line. It scores new lines from "
+        "Promoted as the first champion: the candidate is better than flagging every row. It scores new rows from "
         "now on. What to do: Look at its first alarms. Figures: the candidate's F1 of 0.6000 is higher",
     ),
     (
         make_evidence(0.01, None),
         Policy.STRICT,
-        "Refused: the candidate is no better than flagging every line. There is still no champion, so nothing is "
-        "scored. What to do: Check that the labels are right, label more lines, and train again.",
+        "Refused: the candidate is no better than flagging every row. There is still no champion, so nothing is "
+        "scored. What to do: Check that the labels are right, label more rows, and train again.",
     ),
     (
         make_evidence(0.6, None, candidate=make_metrics(0.6, 0.3)),
         Policy.STRICT,
-        "Promoted as the first champion: the candidate is better than flagging every line. It scores new lines from "
-        "now on. What to do: Look at its first alarms. It flags far more lines than are labelled as "
-        "anomalies, so most alarms will be false: label more lines, so that the next training finds a better "
+        "Promoted as the first champion: the candidate is better than flagging every row. It scores new rows from "
+        "now on. What to do: Look at its first alarms. It flags far more rows than are labelled as "
+        "anomalies, so most alarms will be false: label more rows, so that the next training finds a better "
         "threshold. Figures: the candidate's F1 of 0.6000 is higher than the 0.0200 of flagging every row, on the same "
         "10,000 holdout rows with 100 labelled anomalies; the candidate flags 30.00% of the rows, 1.00% are labelled",
     ),

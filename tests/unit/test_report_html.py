@@ -98,8 +98,7 @@ def make_judgement(rows: Rows, *, policy: Policy = Policy.STRICT, **changes: Any
 def render(judgement: Judgement, rows: Rows, message: str = "a message") -> str:
     example = Example(
         ts=datetime(2026, 2, 28, 12, tzinfo=UTC),
-        service=message,
-        level=message,
+        parts={"service": message, "level": message},
         message=message,
         scores=(0.71, 0.42)[: len(rows.scores)],
         positive=True,
@@ -109,7 +108,7 @@ def render(judgement: Judgement, rows: Rows, message: str = "a message") -> str:
         judgement,
         rows,
         label_counts=COUNTS,
-        lines_per_day=500.0,
+        rows_per_day=500.0,
         versions=(Version(role="Candidate", version=8, facts={"Estimator": message}),),
         examples=(group,) if rows.scores else (),
     )
@@ -157,9 +156,9 @@ def test_a_promotion_begins_with_what_happened_and_what_to_do() -> None:
         "Side by side",
         "Precision and recall at every threshold",
         "Right and wrong",
-        "F1 by service and level",
+        "F1 by service",
         "Where the two disagree",
-        "Example lines",
+        "Example rows",
         "What it was measured on",
         "The gates, one by one",
         "Where the models come from",
@@ -167,7 +166,7 @@ def test_a_promotion_begins_with_what_happened_and_what_to_do() -> None:
     places = [content.find(part) for part in order]
     assert -1 not in places
     assert places == sorted(places)
-    assert "17 labelled lines of the holdout were left out" in content
+    assert "17 labelled rows of the holdout were left out" in content
 
 
 def test_the_figures_of_both_models_stand_side_by_side() -> None:
@@ -201,7 +200,7 @@ def test_a_first_champion_is_shown_beside_the_rules_of_thumb() -> None:
     content = text(render(make_judgement(rows), rows))
 
     assert "Version 8 is the first champion of log_anomaly" in content
-    assert "Flagging every line" in content
+    assert "Flagging every row" in content
     assert "status_code >= 500: 0.4321" in content
     assert "Where the two disagree" not in content
     assert "millrace rollback" not in content
@@ -236,7 +235,7 @@ def test_labels_of_one_kind_or_no_row_at_all_still_make_a_page(anomalies: int) -
     assert "Not enough evidence" in text(render(make_judgement(one_kind), one_kind))
     none = make_rows((0.9, 0.8), count=0)
     content = text(render(make_judgement(none), none))
-    assert "There was no labelled line to measure it on." in content
+    assert "There was no labelled row to measure it on." in content
 
 
 def test_every_gate_has_a_name_for_people() -> None:
