@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mllib.errors import BadInput
-from mllib.promotion import Decision
+from mllib.gate.promotion import Decision
 from mllib.types import Policy, Verdict, Window
 
 Bools = npt.NDArray[np.bool_]

@@ -15,7 +15,7 @@ from mllib import artifacts, sources
 from mllib.detectors import detector as detector_named
 from mllib.detectors.base import LABELS, MACRO_F1, Detector
 from mllib.errors import BadInput
-from mllib.evaluation import holdout_hash
+from mllib.gate.evaluation import holdout_hash
 from mllib.ingest.base import ParseOptions
 from mllib.ingest.frames import FileRead, read_files
 from mllib.jobs.evaluation_figures import figures, medians

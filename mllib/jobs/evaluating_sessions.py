@@ -17,7 +17,7 @@ import polars as pl
 from mllib import artifacts, sessions, sources
 from mllib.detectors._calibration import ANOMALY
 from mllib.errors import BadInput
-from mllib.evaluation import BinaryMetrics, binary_metrics
+from mllib.gate.evaluation import BinaryMetrics, binary_metrics
 from mllib.ingest.base import ParseOptions
 from mllib.ingest.frames import read_files
 from mllib.jobs.training import code_revision, libraries

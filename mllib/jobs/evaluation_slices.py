@@ -11,9 +11,10 @@ from typing import Self
 
 import polars as pl
 
-from mllib import borders, sources
+from mllib import sources
 from mllib.detectors.base import LABELS, MACRO_F1, Detector, Model
 from mllib.errors import BadInput
+from mllib.gate import borders
 from mllib.ingest.files import AnyPath
 from mllib.ingest.reader import source_name
 from mllib.jobs.labelled import Before, LabelledScores, edge_lines, score_rows

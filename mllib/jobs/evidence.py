@@ -9,16 +9,15 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Connection, Engine
 
-from mllib import artifacts, changes, evaluation, significance
-from mllib.class_metrics import ClassMetrics
+from mllib import artifacts
 from mllib.detectors.base import Model
 from mllib.errors import BadArtifact
-from mllib.evaluation import BinaryMetrics
-from mllib.evidence import Evidence, Footprint
-from mllib.jobs.labelled import LabelledScores
-from mllib.jobs.models import load_model
-from mllib.paired_counts import Bools, PairedCounts, count_classes, count_clusters
-from mllib.segments import (
+from mllib.gate import changes, evaluation, significance
+from mllib.gate.class_metrics import ClassMetrics
+from mllib.gate.evaluation import BinaryMetrics
+from mllib.gate.evidence import Evidence, Footprint
+from mllib.gate.paired_counts import Bools, PairedCounts, count_classes, count_clusters
+from mllib.gate.segments import (
     Segment,
     compare_anomalies,
     compare_classes,
@@ -26,6 +25,8 @@ from mllib.segments import (
     compare_segments,
     corrected,
 )
+from mllib.jobs.labelled import LabelledScores
+from mllib.jobs.models import load_model
 from mllib.store import registry
 from mllib.store.contents import slice_contents
 from mllib.store.lineage import lineage_of

@@ -10,9 +10,9 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from mllib import promotion
 from mllib.detectors import detector as detector_named
 from mllib.errors import BadInput, NothingToTrainOn
+from mllib.gate import promotion
 from mllib.jobs import reporting
 from mllib.jobs.evidence import gather, load_rivals
 from mllib.jobs.labelled import score_labelled

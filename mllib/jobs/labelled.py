@@ -13,12 +13,13 @@ import numpy.typing as npt
 import polars as pl
 from sqlalchemy import Connection
 
-from mllib import borders, sources
-from mllib.class_metrics import ClassMetrics, class_metrics
+from mllib import sources
 from mllib.detectors.base import LABELS, MACRO_F1, ClassModel, Detector, Model
-from mllib.evaluation import BinaryMetrics, binary_metrics
 from mllib.features.stream import with_context
-from mllib.segments import Dimension
+from mllib.gate import borders
+from mllib.gate.class_metrics import ClassMetrics, class_metrics
+from mllib.gate.evaluation import BinaryMetrics, binary_metrics
+from mllib.gate.segments import Dimension
 from mllib.sources import Source
 from mllib.store import labels
 from mllib.store import rows as row_store
@@ -58,7 +59,7 @@ class LabelledScores:
     """Number of the hour of the row and of its service, or what its source has in that place.
 
     Rows come in bursts, so they are no independent draws. Hours that an incident connects are one, see
-    `mllib.borders.clusters`.
+    `mllib.gate.borders.clusters`.
     """
     response_time_ms: npt.NDArray[np.float64]
     status_code: npt.NDArray[np.float64]
@@ -73,7 +74,7 @@ class LabelledScores:
     tied: Mapping[str, int]
     """Labelled rows that are left out because they belong to rows before the window, by kind of group.
 
-    See `mllib.borders`. A row counts once, and not here if a model was trained on it.
+    See `mllib.gate.borders`. A row counts once, and not here if a model was trained on it.
     """
     classed: ClassedRows | None = None
     """For a detector that tells classes apart."""

@@ -16,17 +16,18 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, Engine
 
-from mllib import promotion, sources
+from mllib import sources
 from mllib.detectors import detector as detector_named
 from mllib.detectors.base import Detector, Model
 from mllib.errors import NothingToTrainOn
 from mllib.features.stream import with_context
+from mllib.gate import promotion
+from mllib.gate.promotion import Decision, Evidence
+from mllib.gate.slices import Slices
 from mllib.jobs.evidence import measure
 from mllib.jobs.labelled import score_labelled
 from mllib.jobs.training import DEFAULTS, TrainingBasis, TrainingOptions, fit, plan
-from mllib.promotion import Decision, Evidence
 from mllib.replay import Counts, Period, Replay, Rule, Step, count, schedule, takes
-from mllib.slices import Slices
 from mllib.sources import Source
 from mllib.store import labels
 from mllib.store import rows as row_store

@@ -14,16 +14,17 @@ from typing import Any
 import polars as pl
 from sqlalchemy import Connection, Engine
 
-from mllib import artifacts, evaluation, sources
-from mllib.class_metrics import ClassMetrics
+from mllib import artifacts, sources
 from mllib.detectors import detector as detector_named
 from mllib.detectors.base import LABELS, MACRO_F1, Detector, Model
 from mllib.errors import NothingToTrainOn
-from mllib.evaluation import BinaryMetrics
 from mllib.fingerprint import Fingerprint, RowHashes, VerdictHash
+from mllib.gate import evaluation
+from mllib.gate.class_metrics import ClassMetrics
+from mllib.gate.evaluation import BinaryMetrics
+from mllib.gate.slices import Slices, grain_for, plan_slices
 from mllib.jobs.labelled import LabelledScores, score_labelled
 from mllib.settings import PROJECT
-from mllib.slices import Slices, grain_for, plan_slices
 from mllib.store import labels, lineage, registry
 from mllib.store import rows as row_store
 from mllib.store.database import transaction

@@ -9,8 +9,8 @@ from datetime import datetime
 import numpy as np
 import numpy.typing as npt
 
-from mllib.promotion import Decision, Evidence
-from mllib.segments import Dimension
+from mllib.gate.promotion import Decision, Evidence
+from mllib.gate.segments import Dimension
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mllib.class_metrics import ClassMetrics
-from mllib.evidence import Evidence
-from mllib.paired_counts import Bools, Ints
+from mllib.gate.class_metrics import ClassMetrics
+from mllib.gate.evidence import Evidence
+from mllib.gate.paired_counts import Bools, Ints
+from mllib.gate.segments import Dimension, Segment, compare_segments
 from mllib.report.contents import Rows
-from mllib.segments import Dimension, Segment, compare_segments
 
 CURVE_POINTS = 200
 MIN_POSITIVES = 30

@@ -10,9 +10,9 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from mllib.class_metrics import ClassMetrics
-from mllib.evaluation import BinaryMetrics
-from mllib.promotion import Evidence
+from mllib.gate.class_metrics import ClassMetrics
+from mllib.gate.evaluation import BinaryMetrics
+from mllib.gate.promotion import Evidence
 from mllib.report import charts, measures, words
 from mllib.report.contents import ExampleGroup, Judgement, Rows, Version
 from mllib.types import Verdict

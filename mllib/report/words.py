@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mllib.class_metrics import ClassMetrics
-from mllib.evaluation import BinaryMetrics
+from mllib.gate.class_metrics import ClassMetrics
+from mllib.gate.evaluation import BinaryMetrics
 from mllib.report.contents import Judgement
 from mllib.types import Verdict
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from mllib.changes import SliceContents
+from mllib.gate.changes import SliceContents
 from mllib.store import detectors
 from mllib.store.queries import queries
 from mllib.types import Window

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 from sqlalchemy import Connection, Row
 
-from mllib.slices import LabelHour
+from mllib.gate.slices import LabelHour
 from mllib.sources import Source, Table
 from mllib.store import text_copy
 from mllib.store.database import driver

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from mllib.evaluation import binary_metrics, bootstrap_counts, flag_everything_f1
-from mllib.evidence import Evidence
-from mllib.paired_counts import Bools, Ints, count_clusters
-from mllib.promotion import decide
-from mllib.segments import Dimension, compare_segments
+from mllib.gate.evaluation import binary_metrics, bootstrap_counts, flag_everything_f1
+from mllib.gate.evidence import Evidence
+from mllib.gate.paired_counts import Bools, Ints, count_clusters
+from mllib.gate.promotion import decide
+from mllib.gate.segments import Dimension, compare_segments
 from mllib.types import Policy, Verdict
 from tests.bench.common import table
 

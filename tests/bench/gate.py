@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mllib.evaluation import BinaryMetrics, BootstrapDifference, bootstrap_counts, flag_everything_f1, widening
-from mllib.paired_counts import Ints, PairedCounts, distinct
-from mllib.promotion import Evidence, decide
+from mllib.gate.evaluation import BinaryMetrics, BootstrapDifference, bootstrap_counts, flag_everything_f1, widening
+from mllib.gate.paired_counts import Ints, PairedCounts, distinct
+from mllib.gate.promotion import Evidence, decide
 from mllib.types import Policy, Verdict
 from tests.bench import flipped
 from tests.bench.common import table

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from mllib import sources
 from mllib.detectors import detector
-from mllib.evaluation import average_precision, binary_metrics
+from mllib.gate.evaluation import average_precision, binary_metrics
 from mllib.ingest import bgl, loghub_csv
 from mllib.ingest.base import LogRecord, Parse, ParseOptions, Refused
 from tests.bench.common import table

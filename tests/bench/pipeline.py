@@ -21,8 +21,8 @@ from sklearn.metrics import f1_score, roc_auc_score
 
 from mllib import artifacts
 from mllib.detectors import detector
-from mllib.evaluation import best_threshold
 from mllib.features.pipeline import PipelineFeatures, PipelineMeta, pipeline_features
+from mllib.gate.evaluation import best_threshold
 from mllib.sources import PIPELINE_FEATURES, SOURCES
 from tests.bench.common import table
 from tests.bench.injections import GENERATORS, KINDS, inject

@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import Engine
 
 from mllib.errors import BadInput
+from mllib.gate.slices import HOUR
 from mllib.jobs.intake import ingest
 from mllib.jobs.labelling import label
-from mllib.slices import HOUR
 from mllib.sources import SOURCES
 from mllib.store import labels
 from mllib.store import rows as row_store

@@ -17,8 +17,8 @@ from mllib.detectors._log_features import measure, stack, subset, take
 from mllib.detectors.base import COMPANION_FORMAT, ENSEMBLE_FORMAT, ModelState
 from mllib.detectors.log_anomaly import LogAnomalyModel
 from mllib.errors import BadArtifact
-from mllib.evaluation import average_precision
 from mllib.features.stream import with_context
+from mllib.gate.evaluation import average_precision
 from tests.factories import in_chunks, make_logs
 
 KIND = detector("log_anomaly")

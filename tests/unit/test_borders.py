@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from mllib import borders
+from mllib.gate import borders
 from mllib.types import Window
 from tests.factories import LOG_SCHEMA, START, make_frame
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mllib.changes import SliceContents, anomaly_ratio, unusual, volume_ratio
+from mllib.gate.changes import SliceContents, anomaly_ratio, unusual, volume_ratio
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 

@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from mllib.class_metrics import ClassMetrics, class_metrics
-from mllib.evaluation import bootstrap_counts, paired_cluster_bootstrap
-from mllib.evidence import Evidence
-from mllib.paired_counts import PairedCounts, count_classes, count_clusters, f1_scores
-from mllib.promotion import Decision, decide
-from mllib.segments import Dimension, Segment, compare_anomalies, compare_classes, compare_parts, corrected, fallen
-from mllib.significance import permutation_test
+from mllib.gate.class_metrics import ClassMetrics, class_metrics
+from mllib.gate.evaluation import bootstrap_counts, paired_cluster_bootstrap
+from mllib.gate.evidence import Evidence
+from mllib.gate.paired_counts import PairedCounts, count_classes, count_clusters, f1_scores
+from mllib.gate.promotion import Decision, decide
+from mllib.gate.segments import Dimension, Segment, compare_anomalies, compare_classes, compare_parts, corrected, fallen
+from mllib.gate.significance import permutation_test
 from mllib.types import Policy, Verdict
 
 NAMES = ("DEBUG", "INFO", "WARN", "ERROR")
@@ -111,8 +111,8 @@ def test_many_distinct_vectors_are_drawn_cluster_by_cluster_with_the_same_outcom
 ) -> None:
     counts = make_counts(*make_rows(4, clusters=500))
     few = bootstrap_counts(counts), permutation_test(counts)
-    monkeypatch.setattr("mllib.evaluation.FEW_VECTORS", 0)
-    monkeypatch.setattr("mllib.significance.FEW_MOVES", 0)
+    monkeypatch.setattr("mllib.gate.evaluation.FEW_VECTORS", 0)
+    monkeypatch.setattr("mllib.gate.significance.FEW_MOVES", 0)
     many = bootstrap_counts(counts), permutation_test(counts)
     assert many[0].difference == few[0].difference
     assert many[0].standard_error == pytest.approx(few[0].standard_error, rel=0.1)

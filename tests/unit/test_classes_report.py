@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from mllib.class_metrics import class_metrics
-from mllib.promotion import decide
+from mllib.gate.class_metrics import class_metrics
+from mllib.gate.promotion import decide
+from mllib.gate.segments import Dimension
 from mllib.report import measures, page
 from mllib.report.contents import Classes, Example, ExampleGroup, Judgement, Rows
-from mllib.segments import Dimension
 from mllib.types import Policy
 from tests.unit.test_classes_gate import NAMES, make_evidence, make_rows
 from tests.unit.test_report_html import HOSTILE, Elements, text

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics as sk
 
-from mllib.evaluation import (
+from mllib.gate.evaluation import (
     BootstrapDifference,
     best_threshold,
     binary_metrics,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mllib.evaluation import binary_metrics, flag_everything_f1, paired_cluster_bootstrap
-from mllib.promotion import Evidence, decide
+from mllib.gate.evaluation import binary_metrics, flag_everything_f1, paired_cluster_bootstrap
+from mllib.gate.promotion import Evidence, decide
 from mllib.types import Policy, Verdict
 
 BURST, ANOMALOUS, NORMAL = 20, 25, 300

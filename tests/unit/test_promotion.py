@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from mllib.evaluation import BinaryMetrics, BootstrapDifference
-from mllib.promotion import Evidence, Footprint, decide
-from mllib.segments import Segment
+from mllib.gate.evaluation import BinaryMetrics, BootstrapDifference
+from mllib.gate.promotion import Evidence, Footprint, decide
+from mllib.gate.segments import Segment
 from mllib.types import Policy, Verdict
 
 PROMOTE, REFUSE, NOT_ENOUGH = Verdict.PROMOTE, Verdict.REFUSE, Verdict.NOT_ENOUGH_EVIDENCE

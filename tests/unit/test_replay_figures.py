@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mllib.errors import BadInput
-from mllib.promotion import Decision
+from mllib.gate.promotion import Decision
 from mllib.replay import Counts, Period, Replay, Rule, Step, compared, count, schedule, summarise, takes
 from mllib.replay_page import as_table, chart, draw, render
 from mllib.types import Policy, Verdict, Window

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mllib import evaluation, promotion
-from mllib.paired_counts import count_clusters
+from mllib.gate import evaluation, promotion
+from mllib.gate.paired_counts import count_clusters
+from mllib.gate.segments import Dimension, compare_segments
 from mllib.report import page, words
 from mllib.report.contents import Example, ExampleGroup, Judgement, Rows, Version
-from mllib.segments import Dimension, compare_segments
 from mllib.types import Policy, Verdict
 
 HOSTILE = (

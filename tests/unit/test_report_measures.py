@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mllib.evaluation import binary_metrics
+from mllib.gate.evaluation import binary_metrics
+from mllib.gate.segments import Dimension, compare_segments
 from mllib.report import charts, measures
 from mllib.report.contents import Rows
-from mllib.segments import Dimension, compare_segments
 
 
 def make_rows(

@@ -7,8 +7,8 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from mllib.evaluation import binary_metrics, paired_cluster_bootstrap
-from mllib.segments import MAX_VALUES, NONE, OTHER, Dimension, compare_segments, fallen
+from mllib.gate.evaluation import binary_metrics, paired_cluster_bootstrap
+from mllib.gate.segments import MAX_VALUES, NONE, OTHER, Dimension, compare_segments, fallen
 
 ROWS = 6_000
 

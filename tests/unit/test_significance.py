@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from mllib.paired_counts import count_clusters, f1_difference
-from mllib.significance import holm, mcnemar, mcnemar_exact, permutation_test
+from mllib.gate.paired_counts import count_clusters, f1_difference
+from mllib.gate.significance import holm, mcnemar, mcnemar_exact, permutation_test
 
 
 @given(st.integers(0, 300), st.integers(0, 300))

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mllib.errors import NothingToTrainOn
-from mllib.slices import HOUR, MINUTE, Basis, LabelHour, Slices, grain_for, plan_slices
+from mllib.gate.slices import HOUR, MINUTE, Basis, LabelHour, Slices, grain_for, plan_slices
 
 T0 = datetime(2025, 3, 1, tzinfo=UTC)
 DAY = timedelta(days=1)

@@ -1,6 +1,6 @@
 """Tests of a difference between two models on the same rows, exact or by swapping, and Holm's correction for many.
 
-The gate reports them beside its verdict. Only the test by segment (`mllib.segments`) takes part in deciding.
+The gate reports them beside its verdict. Only the test by segment (`mllib.gate.segments`) takes part in deciding.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from mllib.paired_counts import COLUMNS, Array, Floats, Ints, PairedCounts, binary, distinct, f1_difference
+from mllib.gate.paired_counts import COLUMNS, Array, Floats, Ints, PairedCounts, binary, distinct, f1_difference
 
 FEW_MOVES = 5_000
 MANY_BINOMIALS = 20

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mllib import gates
-from mllib.evaluation import smallest_detectable_difference
-from mllib.evidence import Evidence, Footprint
-from mllib.gates import Gate
+from mllib.gate import gates, grounds
+from mllib.gate.evaluation import smallest_detectable_difference
+from mllib.gate.evidence import Evidence, Footprint
+from mllib.gate.gates import Gate
 from mllib.types import Policy, Verdict
 
 __all__ = ["Decision", "Evidence", "Footprint", "Gate", "decide"]
@@ -82,14 +82,14 @@ def decide(
     """
     other = Policy.STRICT if policy is Policy.EVIDENCE else Policy.EVIDENCE
     shared = [
-        gates.usable(evidence),
+        grounds.usable(evidence),
         *(
-            [gates.enough_classes(evidence, min_positives)]
+            [grounds.enough_classes(evidence, min_positives)]
             if evidence.classes
-            else [gates.enough_positives(evidence, min_positives), gates.enough_normal(evidence, min_positives)]
+            else [grounds.enough_positives(evidence, min_positives), grounds.enough_normal(evidence, min_positives)]
         ),
-        gates.usual_volume(evidence, volume_limit),
-        gates.usual_labels(evidence, label_limit),
+        grounds.usual_volume(evidence, volume_limit),
+        grounds.usual_labels(evidence, label_limit),
         gates.f1(evidence),
         gates.alert_rate(evidence, alert_rate_limit),
         gates.slices(evidence, segment_margin),

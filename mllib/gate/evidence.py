@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mllib.class_metrics import ClassMetrics
-from mllib.evaluation import BinaryMetrics, BootstrapDifference
-from mllib.segments import Segment
+from mllib.gate.class_metrics import ClassMetrics
+from mllib.gate.evaluation import BinaryMetrics, BootstrapDifference
+from mllib.gate.segments import Segment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 A gain on the whole can hide that a service is served worse. A segment speaks against a candidate only when it holds
 enough anomalies, loses more than a margin, and the loss is more than chance after all segments have been looked at.
-Segments are parts by what a row says; the slices by time are in `mllib.slices`.
+Segments are parts by what a row says; the slices by time are in `mllib.gate.slices`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mllib.evaluation import bootstrap_counts
-from mllib.paired_counts import (
+from mllib.gate.evaluation import bootstrap_counts
+from mllib.gate.paired_counts import (
     Array,
     Ints,
     PairedCounts,
@@ -26,7 +26,7 @@ from mllib.paired_counts import (
     integers,
     recall_difference,
 )
-from mllib.significance import holm, permutation_test
+from mllib.gate.significance import holm, permutation_test
 
 MAX_VALUES = 20
 """Values of a dimension that get a segment of their own; the others share one."""
@@ -117,8 +117,8 @@ def compare_segments(
 def compare_classes(counts: PairedCounts, names: Sequence[str], *, min_rows: int = 30) -> tuple[Segment, ...]:
     """Compares two models in every class, against all others, the most frequent first: F1 and recall.
 
-    ``counts`` of `mllib.paired_counts.count_classes`, whose classes have these ``names``; those without a row are left
-    out. ``known`` are those with ``min_rows`` rows. The p-values are not corrected yet, see `corrected`.
+    ``counts`` of `mllib.gate.paired_counts.count_classes`, whose classes have these ``names``; those without a row are
+    left out. ``known`` are those with ``min_rows`` rows. The p-values are not corrected yet, see `corrected`.
     """
     found = []
     for number, name in enumerate(names):

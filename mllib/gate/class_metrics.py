@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mllib.evaluation import BinaryMetrics
-from mllib.paired_counts import Ints
+from mllib.gate.evaluation import BinaryMetrics
+from mllib.gate.paired_counts import Ints
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

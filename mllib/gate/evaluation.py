@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mllib.paired_counts import (
+from mllib.gate.paired_counts import (
     COLUMNS,
     Array,
     Bools,
