@@ -15,6 +15,7 @@ from mllib.jobs import rescoring, scoring
 from mllib.jobs.doctor import Patience, examine
 from mllib.jobs.intake import ingest
 from mllib.jobs.judging import train
+from mllib.jobs.reporting import find
 from mllib.jobs.reproducing import reproduce
 from mllib.store.database import transaction
 from mllib.types import Verdict, Window
@@ -43,6 +44,9 @@ def test_from_the_logs_to_the_verdict_the_view_and_scored_again(engine: Engine, 
     assert report.verdict is Verdict.PROMOTE, report.reason
     assert report.candidate_f1 is not None
     assert report.candidate_f1 > 0.6
+    _, page = find(engine, DETECTOR)
+    assert "F1 by repository, provider" in page
+    assert '<th scope="col">Repository</th><th scope="col">Provider</th><th scope="col">Message</th>' in page
     scored = scoring.score(engine, DETECTOR)
     assert (scored.claimed, scored.scored) == (RUNS, RUNS)
 
