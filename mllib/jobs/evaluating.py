@@ -16,6 +16,7 @@ from mllib.detectors import detector as detector_named
 from mllib.detectors.base import LABELS, MACRO_F1, Detector
 from mllib.errors import BadInput
 from mllib.gate.evaluation import holdout_hash
+from mllib.gate.labelled_scores import LabelledScores
 from mllib.ingest.base import ParseOptions
 from mllib.ingest.frames import FileRead, read_files
 from mllib.jobs.evaluation_figures import figures, medians
@@ -30,7 +31,6 @@ from mllib.jobs.evaluation_slices import (
     verdicts,
     window_of,
 )
-from mllib.jobs.labelled import LabelledScores
 from mllib.jobs.training import (
     DEFAULTS,
     best_ranking,

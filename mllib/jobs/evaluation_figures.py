@@ -13,10 +13,10 @@ from mllib.detectors.base import Model
 from mllib.errors import BadInput
 from mllib.gate.class_metrics import ClassMetrics
 from mllib.gate.evaluation import BinaryMetrics, bootstrap_counts
+from mllib.gate.labelled_scores import LabelledScores
 from mllib.gate.paired_counts import PairedCounts, count_classes, count_clusters
 from mllib.gate.segments import Segment, compare_classes, compare_parts, compare_segments
 from mllib.jobs.evidence import measure
-from mllib.jobs.labelled import LabelledScores
 
 KNOWN_ROWS = 30
 """Of a class with fewer rows than this the F1 is too uncertain to be part of ``macro_f1_of_known``."""

@@ -15,9 +15,10 @@ from mllib import sources
 from mllib.detectors.base import LABELS, MACRO_F1, Detector, Model
 from mllib.errors import BadInput
 from mllib.gate import borders
+from mllib.gate.labelled_scores import LabelledScores
 from mllib.ingest.files import AnyPath
 from mllib.ingest.reader import source_name
-from mllib.jobs.labelled import Before, LabelledScores, edge_lines, score_rows
+from mllib.jobs.labelled import Before, edge_lines, score_rows
 from mllib.jobs.labelling import verdicts_of
 from mllib.sources import CLAIMED_ONLY, Source
 from mllib.types import Window

@@ -16,6 +16,7 @@ from mllib.gate import changes, evaluation, significance
 from mllib.gate.class_metrics import ClassMetrics
 from mllib.gate.evaluation import BinaryMetrics
 from mllib.gate.evidence import Evidence, Footprint
+from mllib.gate.labelled_scores import LabelledScores
 from mllib.gate.paired_counts import Bools, PairedCounts, count_classes, count_clusters
 from mllib.gate.segments import (
     Segment,
@@ -25,7 +26,6 @@ from mllib.gate.segments import (
     compare_segments,
     corrected,
 )
-from mllib.jobs.labelled import LabelledScores
 from mllib.jobs.models import load_model
 from mllib.store import registry
 from mllib.store.contents import slice_contents

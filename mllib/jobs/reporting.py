@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Engine
 from mllib.detectors import detector as detector_named
 from mllib.detectors.base import Model
 from mllib.errors import BadInput
-from mllib.jobs.labelled import LabelledScores
+from mllib.gate.labelled_scores import LabelledScores
 from mllib.report import measures, page
 from mllib.report.contents import Classes, Example, ExampleGroup, Judgement, Rows, Version
 from mllib.sources import Table

@@ -22,8 +22,9 @@ from mllib.fingerprint import Fingerprint, RowHashes, VerdictHash
 from mllib.gate import evaluation
 from mllib.gate.class_metrics import ClassMetrics
 from mllib.gate.evaluation import BinaryMetrics
+from mllib.gate.labelled_scores import LabelledScores
 from mllib.gate.slices import Slices, grain_for, plan_slices
-from mllib.jobs.labelled import LabelledScores, score_labelled
+from mllib.jobs.labelled import score_labelled
 from mllib.settings import PROJECT
 from mllib.store import labels, lineage, registry
 from mllib.store import rows as row_store

@@ -11,8 +11,9 @@ import pytest
 from sqlalchemy import Connection, Engine
 
 from mllib.detectors import detector
+from mllib.gate.labelled_scores import LabelledScores
 from mllib.jobs.judging import judge_candidate
-from mllib.jobs.labelled import LabelledScores, score_labelled
+from mllib.jobs.labelled import score_labelled
 from mllib.jobs.training import fit_candidate
 from mllib.store import rows as row_store
 from mllib.store.database import transaction
