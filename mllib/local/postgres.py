@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import pwd
 import shutil
 import signal
 import subprocess
@@ -21,6 +20,7 @@ import psutil
 
 from mllib.errors import StackProblem
 from mllib.local import state
+from mllib.local.account import as_account, server_account
 
 USER = "millrace"
 DATABASES = ("millrace", "airflow")
@@ -109,7 +109,7 @@ class EmbeddedPostgres:
         if not _roomy_shared_memory():
             settings["dynamic_shared_memory_type"] = "mmap"
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        return [*self._as_account(), str(binary("postgres")), "-D", str(self.data), *options]
+        return self._as_account("postgres", "-D", str(self.data), *options)
 
     def start(self) -> None:
         """Start the server and return when it takes connections. Does nothing when it runs already.
@@ -264,13 +264,12 @@ class EmbeddedPostgres:
             os.chown(workshop, account.pw_uid, account.pw_gid)
             os.chown(password_file, account.pw_uid, account.pw_gid)
         done = subprocess.run(
-            [
-                *self._as_account(),
-                str(binary("initdb")),
+            self._as_account(
+                "initdb",
                 *("-D", str(workshop / "data"), "-U", USER, "--auth=scram-sha-256", f"--pwfile={password_file}"),
                 *("--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
                 *(["--no-sync"] if self.fast else []),
-            ],
+            ),
             cwd="/",
             env=clean_environment(),
             stdin=subprocess.DEVNULL,
@@ -284,24 +283,10 @@ class EmbeddedPostgres:
         (workshop / "data").rename(self.data)
         shutil.rmtree(workshop)
 
-    def _as_account(self) -> list[str]:
-        """The prefix that makes a command run as an unprivileged account when we are root, which PostgreSQL refuses."""
-        if os.geteuid() != 0:
-            return []
-        setpriv = shutil.which("setpriv")
-        if setpriv is None:
-            raise StackProblem(
-                "PostgreSQL refuses to run as root, and `setpriv` (package util-linux), which would run it as "
-                "another account, is missing. Install it, or run as an ordinary user."
-            )
-        account = server_account(self.data)
-        prefix = [setpriv, f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups"]
-        if not all(_reachable(path, account) for path in (binary("postgres"), self.home)):
-            # A folder on the way is closed to others, as /root is. This one right lets the server pass through it;
-            # the security bit makes access(2), with which PostgreSQL looks for its own files, respect that right.
-            prefix += ["--inh-caps=-all,+dac_override", "--ambient-caps=-all,+dac_override"]
-            prefix += ["--bounding-set=-all,+dac_override", "--securebits=+no_setuid_fixup"]
-        return [*prefix, "--"]
+    def _as_account(self, program: str, *arguments: str) -> list[str]:
+        """The command line of one of PostgreSQL's programs that may not run as root."""
+        prefix = as_account(self.data, reads=(binary("postgres"), self.home))
+        return [*prefix, str(binary(program)), *arguments]
 
 
 def alive(process: psutil.Process) -> bool:
@@ -325,28 +310,6 @@ def clean_environment() -> dict[str, str]:
     """The environment for PostgreSQL's programs: the user's own locale and connection defaults must not leak in."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))}
     return {**kept, "LC_ALL": "C"}
-
-
-def server_account(data: Path | None = None) -> pwd.struct_passwd:
-    """The unprivileged account that runs the server when we are root: the one that owns the data, if there are any."""
-    if data is not None and data.exists():
-        return pwd.getpwuid(data.stat().st_uid)
-    for name in ("postgres", "nobody"):
-        try:
-            return pwd.getpwnam(name)
-        except KeyError:
-            continue
-    raise StackProblem("PostgreSQL refuses to run as root, and there is no account `nobody`. Run as an ordinary user.")
-
-
-def _reachable(path: Path, account: pwd.struct_passwd) -> bool:
-    """Whether the account may enter every folder on the way to ``path``, and the path itself."""
-    for step in (path, *path.parents):
-        status = step.stat()
-        shift = 6 if status.st_uid == account.pw_uid else 3 if status.st_gid == account.pw_gid else 0
-        if not (status.st_mode >> shift) & 1:
-            return False
-    return True
 
 
 def _roomy_shared_memory() -> bool:

@@ -16,7 +16,8 @@ from sqlalchemy.exc import DBAPIError
 
 from mllib.errors import DatabaseUnavailable
 from mllib.jobs import scoring
-from mllib.local.postgres import EmbeddedPostgres, server_account
+from mllib.local.account import server_account
+from mllib.local.postgres import EmbeddedPostgres
 from mllib.store import partitions
 from mllib.store.database import engine_for, transaction
 from mllib.store.migrate import migrate
