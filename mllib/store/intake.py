@@ -10,8 +10,7 @@ from typing import Any
 import polars as pl
 from sqlalchemy import Connection, Engine, text
 
-from mllib.ingest.base import Record
-from mllib.ingest.reader import Batch, Reject
+from mllib.ingest.batches import Batch, Reject
 from mllib.sources import Table
 from mllib.store import labels, partitions, text_copy
 from mllib.store.database import driver, transaction
@@ -207,8 +206,8 @@ class _Copied:
         self._partitioning = True
 
     def add(self, batch: Batch) -> None:
-        if batch.records:
-            self._add_records(batch.records)
+        if batch.parsed or batch.columns:
+            self._add_rows(self._writer.rows(batch))
         if batch.rejects:
             with driver(self._conn).cursor() as cursor, cursor.copy(_COPY_REJECTS) as copy:
                 for reject in batch.rejects:
@@ -216,21 +215,23 @@ class _Copied:
         self._rejected += len(batch.rejects)
         self._last_line += batch.lines
 
-    def _add_records(self, records: list[tuple[int, Record]]) -> None:
-        row_ids = self._conn.execute(queries["intake.row_ids"], {"rows": len(records)}).scalar_one()
-        rows = self._writer.frame(self._file.source, row_ids, records)
-        self._make_partitions(set(rows["ts"].dt.date()))
+    def _add_rows(self, rows: pl.DataFrame) -> None:
+        row_ids = self._conn.execute(queries["intake.row_ids"], {"rows": len(rows)}).scalar_one()
+        self.line_ids = self.line_ids or rows["source_id"].has_nulls()
+        rows = rows.with_columns(
+            pl.Series("row_id", row_ids, dtype=pl.Int64),
+            source=pl.lit(self._file.source),
+            source_id=pl.coalesce("source_id", pl.col("line").cast(pl.String)),
+        )
+        self._make_partitions(set(rows["ts"].dt.date().unique()))
         with driver(self._conn).cursor() as cursor, cursor.copy(self._writer.copy) as copy:
-            copy.write(text_copy.encoded(rows))
+            copy.write(text_copy.encoded(rows.select("ts", "row_id", "source", "source_id", *self._writer.schema)))
         if self._with_labels:
-            verdicts = rows.select(
-                "ts", "row_id", pl.Series("label", [record.label for _, record in records], pl.String)
-            )
+            verdicts = rows.select("ts", "row_id", "label").drop_nulls()
             self._labels += labels.add_imported(
-                self._conn, self._writer.table, verdicts.drop_nulls(), labelled_by=self._file.path
+                self._conn, self._writer.table, verdicts, labelled_by=self._file.path
             )
-        self.rows += len(records)
-        self.line_ids = self.line_ids or any(record.source_id is None for _, record in records)
+        self.rows += len(rows)
         # Of texts the order is that of their bytes, as it is in ingest_files.
         self._first_ts, self._last_ts = _extent(rows["ts"], self._first_ts, self._last_ts)
         self._first_id, self._last_id = _extent(rows["source_id"], self._first_id, self._last_id)
