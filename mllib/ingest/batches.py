@@ -72,7 +72,7 @@ class Reading:
     ) -> None:
         self.batch = Batch()
         self._parse = parse
-        self._columns = columns
+        self._lines = by_column.Splitter(columns, limits, earliest, before)
         self._limits = limits
         self._earliest = earliest
         self._before = before
@@ -108,15 +108,17 @@ class Reading:
 
     def take_lines(self, run: Run) -> Iterator[Batch]:
         """Read the lines of a run; yield the batches that it fills."""
-        lines = by_column.split(run.data, self._columns, self._limits, self._earliest, self._before)
+        lines = self._lines.split(run.data)
         self._end = run.offset + len(run.data)
-        start = 0
-        while start < lines.count:
-            stop = min(start + self._batch_rows - self.batch.lines, lines.count)
+        start, count = 0, len(lines.rows) + len(lines.places)
+        while start < count:
+            stop = min(start + self._batch_rows - self.batch.lines, count)
             first = self._number + 1 - start  # the number of the run's first line
-            if lines.columns is not None:
-                self._add_columns(lines.columns.filter(pl.col("place").is_between(start, stop, closed="left")), first)
             others = slice(bisect_left(lines.places, start), bisect_left(lines.places, stop))
+            rows = slice(start - others.start, stop - others.stop)
+            if rows.stop > rows.start:
+                part = lines.rows[rows]
+                self.batch.columns.append(part.insert_column(0, pl.Series("line", lines.row_places[rows] + first)))
             refused = self._parse_lines(lines.places[others], lines.texts[others], first, lines.reasons)
             if refused:
                 raws = run.data.split(b"\n")
@@ -127,11 +129,7 @@ class Reading:
             self._number += stop - start
             self.batch.lines += stop - start
             start = stop
-            yield from self._if_full(len(run.data) if start == lines.count else 0)
-
-    def _add_columns(self, rows: pl.DataFrame, first: int) -> None:
-        line = (pl.col("place").cast(pl.Int64) + first).alias("line")
-        self.batch.columns.append(rows.select(line, *by_column.SCHEMA))
+            yield from self._if_full(len(run.data) if start == count else 0)
 
     def _whole(self) -> bytes | None:
         """All of what the last record was made of, where a format joins lines; None if that was its line."""

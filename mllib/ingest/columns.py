@@ -11,7 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from mllib.ingest.base import Columns, LogRecord
 from mllib.ingest.lines import texts_of
@@ -23,46 +25,53 @@ SCHEMA = {
     "status_code": pl.Int64(),
 }
 """The fields of a log record as columns; ``attributes`` is JSON."""
+_NONE = pl.DataFrame(schema=SCHEMA)
+_NOWHERE = np.empty(0, dtype=np.int64)
 
 
 class Split(NamedTuple):
     """The lines of a run: those that were read by the column, and the others, each with its place in the run."""
 
-    count: int
-    columns: pl.DataFrame | None  # ``place`` and SCHEMA
-    places: Sequence[int]  # of the others, in order
+    rows: pl.DataFrame  # SCHEMA
+    row_places: NDArray[np.int64]
+    places: Sequence[int]  # of the others
     texts: Sequence[str]
     reasons: Mapping[int, str]  # why a text is empty that was not, by place
 
 
 def by_pattern(pattern: str, **fields: pl.Expr) -> Columns:
     """Reads lines that match ``pattern``; ``fields`` are made of its named groups, which are null for other lines."""
-    missing = [pl.lit(None, dtype=kind).alias(name) for name, kind in SCHEMA.items() if name not in fields]
-
-    def read(lines: pl.Series) -> pl.DataFrame:
-        groups = lines.str.extract_groups(pattern).struct.unnest()
-        return groups.select(*missing, **fields).select(*SCHEMA)
-
-    return read
+    others = {name: pl.lit(None, dtype=kind) for name, kind in SCHEMA.items() if name not in fields}
+    wanted = [{**others, **fields}[name].alias(name) for name in SCHEMA]
+    return lambda lines: lines.str.extract_groups(pattern).struct.unnest().select(wanted)
 
 
-def split(
-    data: bytes, columns: Columns | None, limits: Mapping[str, int], earliest: datetime, before: datetime
-) -> Split:
-    """The lines of ``data``, read by the column as far as may be: in time, and with no name that may be too long."""
-    text = None if columns is None else _plain(data)
-    if columns is None or text is None:
-        texts, reasons = texts_of(data)
-        return Split(len(texts), None, range(len(texts)), texts, reasons)
-    lines = pl.Series((text,)).str.split("\n").explode()
-    if "\r" in text:
-        lines = lines.str.strip_suffix("\r")
-    rows = columns(lines).with_row_index("place")
-    short = [pl.col(name).str.len_bytes().fill_null(0) <= limit for name, limit in limits.items()]
-    in_time = pl.col("ts").is_between(earliest, before, closed="left").fill_null(value=False)
-    certain = rows.select(certain=pl.all_horizontal(in_time, *short)).to_series()
-    others = (~certain).arg_true()
-    return Split(len(lines), rows.filter(certain), others.to_list(), lines.gather(others).to_list(), {})
+class Splitter:
+    """Splits runs of lines, and reads them by the column as far as may be: in time, and with no name too long."""
+
+    def __init__(
+        self, columns: Columns | None, limits: Mapping[str, int], earliest: datetime, before: datetime
+    ) -> None:
+        self._columns = columns
+        in_time = pl.col("ts").is_between(earliest, before, closed="left").fill_null(value=False)
+        short = (pl.col(name).str.len_bytes().fill_null(0) <= limit for name, limit in limits.items())
+        self._certain = pl.all_horizontal(in_time, *short).alias("certain")
+
+    def split(self, data: bytes) -> Split:
+        text = None if self._columns is None else _plain(data)
+        if self._columns is None or text is None:
+            texts, reasons = texts_of(data)
+            return Split(_NONE, _NOWHERE, range(len(texts)), texts, reasons)
+        lines = pl.Series((text,)).str.split("\n").explode()
+        if "\r" in text:
+            lines = lines.str.strip_suffix("\r")
+        rows = self._columns(lines)
+        certain = rows.select(self._certain).to_series().to_numpy()
+        others = np.flatnonzero(~certain).tolist()
+        texts = []
+        if others:
+            rows, texts = rows.filter(certain), lines.gather(others).to_list()
+        return Split(rows, np.flatnonzero(certain), others, texts, {})
 
 
 def records(rows: pl.DataFrame) -> Iterable[tuple[int, LogRecord]]:

@@ -6,7 +6,7 @@ import codecs
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from mllib.ingest.stream import StreamBroken
+from mllib.ingest.stream import BLOCK, StreamBroken
 
 
 class Run(NamedTuple):
@@ -62,19 +62,47 @@ def runs(pieces: Iterator[bytes], max_line_bytes: int, offset: int = 0) -> Itera
         yield Run(offset, held)
 
 
+def joined(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The pieces, joined to BLOCK bytes or more: out of a packed file come small ones, and each run of lines costs."""
+    held: list[bytes] = []
+    size, refused = 0, None
+    try:
+        for piece in pieces:
+            held.append(piece)
+            size += len(piece)
+            if size >= BLOCK:
+                yield b"".join(held)
+                held, size = [], 0
+    except StreamBroken as broken:
+        refused = broken
+    if held:
+        yield b"".join(held)
+    if refused is not None:
+        raise refused
+
+
 def _too_many(length: int, max_line_bytes: int) -> str:
     return f"the line has {length:,} bytes, more than {max_line_bytes:,}; the first {max_line_bytes:,} are kept"
 
 
 def _short_enough(offset: int, data: bytes, max_line_bytes: int) -> Iterator[Run]:
     """The lines of ``data`` as one run, or cut around those that are too long."""
-    if len(data) <= max_line_bytes or max(map(len, data.split(b"\n"))) <= max_line_bytes:
+    # A longer line covers a whole piece of half that size: one without a line end.
+    half = max(1, max_line_bytes // 2)
+    pieces = range(0, len(data) - half + 1, half)
+    if len(data) <= max_line_bytes or all(data.find(b"\n", at, at + half) >= 0 for at in pieces):
         yield Run(offset, data)
         return
+    begin = at = 0
     for line in data.split(b"\n"):
-        too_long = len(line) > max_line_bytes
-        yield Run(offset, line[:max_line_bytes], _too_many(len(line), max_line_bytes) if too_long else None)
-        offset += len(line) + 1
+        if len(line) > max_line_bytes:
+            if at > begin:
+                yield Run(offset + begin, data[begin : at - 1])
+            yield Run(offset + at, line[:max_line_bytes], _too_many(len(line), max_line_bytes))
+            begin = at + len(line) + 1
+        at += len(line) + 1
+    if begin <= len(data):
+        yield Run(offset + begin, data[begin:])
 
 
 def texts_of(data: bytes) -> tuple[list[str], dict[int, str]]:

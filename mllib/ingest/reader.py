@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from mllib.ingest.base import Format, Parse, ParseOptions, Refused
 from mllib.ingest.batches import LIMITS, Batch, Reading, Reject
 from mllib.ingest.files import AnyPath
-from mllib.ingest.lines import Run, runs, texts_of
+from mllib.ingest.lines import Run, joined, runs, texts_of
 from mllib.ingest.stream import BLOCK, StreamBroken, blocks
 
 __all__ = ["LIMITS", "Batch", "Part", "Reject", "head", "read", "source_name"]
@@ -64,7 +64,7 @@ def read(
 
     def runs_of(part: Part, watch: Callable[[bytes], object] | None) -> Iterator[Run]:
         pieces = blocks(path, max_ratio=max_ratio, max_bytes=max_bytes, start=part.start, stop=part.stop)
-        return runs(_watched(pieces, watch), longest, part.start)
+        return runs(joined(_watched(pieces, watch)), longest, part.start)
 
     if part.start and format.stateful:
         _remember(parse, runs_of(Part(stop=part.start), None))

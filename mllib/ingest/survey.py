@@ -92,10 +92,10 @@ def survey(path: AnyPath, size: int, *, lengths: Collection[int] = (), whole: bo
         for piece in _cut(pieces, asked):
             end = piece.rfind(b"\n") + 1
             if end:
+                content.update(piece[:end])
                 complete = content.copy()
-                complete.update(piece[:end])
                 lines_end = length + end
-            content.update(piece)
+            content.update(piece[end:])
             length += len(piece)
             while asked and asked[-1] == length:
                 beginnings[asked.pop()] = Beginning(
