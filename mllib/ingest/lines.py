@@ -41,14 +41,13 @@ def runs(pieces: Iterator[bytes], max_line_bytes: int, offset: int = 0) -> Itera
                 yield Run(offset, held, _too_many(length, max_line_bytes))
                 offset += length + 1
                 held, length, piece = b"", 0, piece[end + 1 :]
-            lines, newline, rest = piece.rpartition(b"\n")
-            if newline:
-                data = held + lines
+            end = piece.rfind(b"\n")
+            if end >= 0:
+                data = held + piece[:end]
                 yield from _short_enough(offset, data, max_line_bytes)
                 offset += len(data) + 1
-                held = rest
-            else:
-                held += rest
+                held = b""
+            held += piece[end + 1 :]
             if len(held) > max_line_bytes:
                 length = len(held)
                 held = held[:max_line_bytes]
@@ -71,8 +70,9 @@ def joined(pieces: Iterator[bytes]) -> Iterator[bytes]:
             held.append(piece)
             size += len(piece)
             if size >= BLOCK:
-                yield b"".join(held)
-                held, size = [], 0
+                held = [b"".join(held)]
+                yield held.pop()
+                size = 0
     except StreamBroken as broken:
         refused = broken
     if held:
