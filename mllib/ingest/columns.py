@@ -46,6 +46,11 @@ def by_pattern(pattern: str, **fields: pl.Expr) -> Columns:
     return lambda lines: lines.str.extract_groups(pattern).struct.unnest().select(wanted)
 
 
+def none_of(lines: pl.Series) -> pl.DataFrame:
+    """The result of reading none of the lines."""
+    return pl.DataFrame(schema=SCHEMA).clear(len(lines))
+
+
 class Splitter:
     """Splits runs of lines, and reads them by the column as far as may be: in time, and with no name too long."""
 
