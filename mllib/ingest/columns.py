@@ -1,7 +1,7 @@
-"""Lines by the column, for log formats whose usual line a pattern describes: a third of the time that a line at a time takes.
+"""Lines by the column, for formats whose usual line a pattern describes: a third of the time of one line after the other.
 
-Only lines that are certain to come out as the format's parser reads them are read so. All others are left to the parser,
-which alone decides what is refused, and why.
+Only lines that are certain to come out as the format's parser reads them are read so. All others are left to the
+parser, which alone decides what is refused, and why.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import polars as pl
 
@@ -99,7 +99,7 @@ def _name(group: str) -> pl.Expr:
     return pl.coalesce(pl.when(text != "").then(text), f"{group}_number")
 
 
-_EXPRESSIONS = {
+_EXPRESSIONS: dict[str, Callable[[str], pl.Expr]] = {
     "ts": _ts,
     "message": pl.col,
     "response_time_ms": _milliseconds,

@@ -228,9 +228,7 @@ class _Copied:
             copy.write(text_copy.encoded(rows.select("ts", "row_id", "source", "source_id", *self._writer.schema)))
         if self._with_labels:
             verdicts = rows.select("ts", "row_id", "label").drop_nulls()
-            self._labels += labels.add_imported(
-                self._conn, self._writer.table, verdicts, labelled_by=self._file.path
-            )
+            self._labels += labels.add_imported(self._conn, self._writer.table, verdicts, labelled_by=self._file.path)
         self.rows += len(rows)
         # Of texts the order is that of their bytes, as it is in ingest_files.
         self._first_ts, self._last_ts = _extent(rows["ts"], self._first_ts, self._last_ts)
