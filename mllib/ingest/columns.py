@@ -1,4 +1,4 @@
-"""Lines by the column, for formats whose usual line a pattern describes: a third of the time of one line after the other.
+"""Lines by the column, for formats whose usual line a pattern describes: a third of the time, or less.
 
 Only lines that are certain to come out as the format's parser reads them are read so. All others are left to the
 parser, which alone decides what is refused, and why.

@@ -31,6 +31,10 @@ USUAL = {
         f"- 1117838570 {STAMP} RAS KERNEL INFO instruction  cache error ",
         f"KERNDTLB 1117838571 {STAMP} RAS APP FATAL",
     ],
+    "hdfs": [
+        "081109 203518 143 INFO dfs.DataNode$PacketResponder: Responder 1 for blk_-16 and blk_17 ending",
+        "081109 203519 0 WARN dfs::X: ",
+    ],
     "jsonl": [
         '{"ts": "2031-01-02T03:04:05.25Z", "id": 7, "service": "shop", "host": "", "level": "INFO", "message": "é hi",'
         ' "response_time_ms": 0.0000001, "status_code": 503, "trace_id": null, "label": 1, "n": -3, "x": "y z",'
@@ -64,6 +68,25 @@ ODD = {
         "- 1117838570 2005.06.03 n 2005-06-03-15.42.50.+75872 n RAS KERNEL INFO m",
         "- 1117838570 2005.06.03 n 2005-06-03-15.42.50.6758 n RAS KERNEL INFO m",
         "- 1131566461 2005.11.09 dn228 Nov 9 12:01:01 dn228/dn228 crond[2915]: m",
+    ],
+    "hdfs": [
+        "",
+        "081109 203518 143 INFO",
+        "081109 203518 143 INFO dfs.X:",
+        "081109 203518 143 INFO dfs.X m: blk_1",
+        "081109 203518 143  dfs.X: m",
+        "081109 203518 143 INFO : m",
+        "081109 203518 x INFO dfs.X: m",
+        "081309 203518 143 INFO dfs.X: m",
+        "080229 203518 143 INFO dfs.X: m",
+        "090229 203518 143 INFO dfs.X: m",
+        "081109 240000 143 INFO dfs.X: m",
+        "081109 203560 143 INFO dfs.X: m",
+        "990101 000000 143 INFO dfs.X: m",
+        "081109 203518 143 INFO dfs.X: blk_1\u0663 é",
+        "081109 203518 143 INFO dfs.X: blk_123456789012345678901234 blk_-",
+        f"081109 203518 143 INFO {'x' * 257}: m",
+        f"081109 203518 143 {'x' * 33} dfs.X: m",
     ],
     "jsonl": [
         "",
