@@ -117,8 +117,8 @@ class Reading:
             others = slice(bisect_left(lines.places, start), bisect_left(lines.places, stop))
             rows = slice(start - others.start, stop - others.stop)
             if rows.stop > rows.start:
-                part = lines.rows[rows]
-                self.batch.columns.append(part.insert_column(0, pl.Series("line", lines.row_places[rows] + first)))
+                line = (lines.row_places[rows] + first).alias("line")
+                self.batch.columns.append(lines.rows[rows].insert_column(0, line))
             refused = self._parse_lines(lines.places[others], lines.texts[others], first, lines.reasons)
             if refused:
                 raws = run.data.split(b"\n")

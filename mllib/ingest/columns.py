@@ -11,9 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from mllib.ingest.base import Columns, LogRecord
 from mllib.ingest.lines import texts_of
@@ -26,14 +24,14 @@ SCHEMA = {
 }
 """The fields of a log record as columns; ``attributes`` is JSON."""
 _NONE = pl.DataFrame(schema=SCHEMA)
-_NOWHERE = np.empty(0, dtype=np.int64)
+_NOWHERE = pl.Series(dtype=pl.Int64)
 
 
 class Split(NamedTuple):
     """The lines of a run: those that were read by the column, and the others, each with its place in the run."""
 
     rows: pl.DataFrame  # SCHEMA
-    row_places: NDArray[np.int64]
+    row_places: pl.Series  # of whole numbers
     places: Sequence[int]  # of the others
     texts: Sequence[str]
     reasons: Mapping[int, str]  # why a text is empty that was not, by place
@@ -71,12 +69,12 @@ class Splitter:
         if "\r" in text:
             lines = lines.str.strip_suffix("\r")
         rows = self._columns(lines)
-        certain = rows.select(self._certain).to_series().to_numpy()
-        others = np.flatnonzero(~certain).tolist()
+        certain = rows.select(self._certain).to_series()
+        others = (~certain).arg_true().to_list()
         texts = []
         if others:
             rows, texts = rows.filter(certain), lines.gather(others).to_list()
-        return Split(rows, np.flatnonzero(certain), others, texts, {})
+        return Split(rows, certain.arg_true().cast(pl.Int64), others, texts, {})
 
 
 def records(rows: pl.DataFrame) -> Iterable[tuple[int, LogRecord]]:

@@ -172,6 +172,14 @@ def test_odd_lines_among_usual_ones_come_out_as_they_always_did(name: str, tmp_p
             both_ways(path, name, batch_rows=rows, max_line_bytes=400)
 
 
+@pytest.mark.parametrize("name", USUAL)
+def test_odd_lines_alone_come_out_as_they_always_did(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.log"
+    for odd in [*ODD[name], '{"ts": 1925089445, "message": "m"}']:
+        path.write_text(odd + "\n", newline="\n")
+        both_ways(path, name)
+
+
 @st.composite
 def nasty(draw: st.DrawFn, name: str) -> bytes:
     """A line with pieces of it taken out or replaced."""
