@@ -1,7 +1,7 @@
 """Files into records. One module of this package per format; a new format is a new module, found by itself.
 
 A format's module has ``NAME``, ``DESCRIPTION``, ``sniff(lines)`` and ``parser(options)``, see ``base.Format``; where it
-needs them, also ``ALIASES``, ``STATEFUL``, ``MAX_LINE_BYTES`` and ``TABLE`` (logs unless given).
+needs them, also ``columns(options)``, ``ALIASES``, ``STATEFUL``, ``MAX_LINE_BYTES`` and ``TABLE`` (logs unless given).
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ def formats() -> dict[str, Format]:
                     description=module.DESCRIPTION,
                     sniff=module.sniff,
                     parser=module.parser,
+                    columns=getattr(module, "columns", None),
                     stateful=getattr(module, "STATEFUL", False),
                     max_line_bytes=getattr(module, "MAX_LINE_BYTES", MAX_LINE_BYTES),
                     table=getattr(module, "TABLE", "logs"),

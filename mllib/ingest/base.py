@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from typing import NamedTuple
 
+import polars as pl
+
 from mllib.features.pipeline import PipelineFeatures
 
 MAX_MILLISECONDS = 1e12
@@ -96,6 +98,10 @@ Parse = Callable[[str], Parsed]
 One that joins lines has a method ``finish()``, which gives the records that are left at the end of the file, and
 ``whole``, the text of the record given last where that was more than one line."""
 
+Columns = Callable[[pl.Series], pl.DataFrame]
+"""Reads lines by the column: for each a row with the fields of LogRecord, ``attributes`` as JSON. ``ts`` is null unless
+the row is certainly what Parse makes of the line, and not several records; Parse then reads the line."""
+
 MAX_LINE_BYTES = 256 * 1024
 """The longest line of most formats. The beginning of a longer one is a reject."""
 
@@ -110,6 +116,8 @@ class Format:
     """How sure it is, 0 to 1, that these are the first lines of a file in this format."""
     parser: Callable[[ParseOptions], Parse]
     """Makes the function that reads the lines of one file, first to last; it may keep state between lines."""
+    columns: Callable[[ParseOptions], Columns | None] | None = None
+    """Makes what reads most lines of a file without ``parser``, which for these it does not need; None if it cannot."""
     stateful: bool = False
     """Whether the lines before say how to read a line, such as a header: a grown file is then read from its start."""
     max_line_bytes: int = MAX_LINE_BYTES

@@ -9,12 +9,21 @@ The first column is "-" for a normal line, label 0; anything else is the tag of 
 
 from __future__ import annotations
 
-from mllib.ingest.base import LogRecord, Parse, ParseOptions, Refused, share_read
+import polars as pl
+
+from mllib.ingest.base import Columns, LogRecord, Parse, ParseOptions, Refused, share_read
+from mllib.ingest.columns import by_pattern
 from mllib.ingest.timestamps import from_seconds
 
 NAME = "bgl"
 ALIASES = ("thunderbird",)
 DESCRIPTION = "Blue Gene/L and Thunderbird lines; the alert column becomes the label"
+
+_USUAL = (
+    r"^(?<tag>[A-Za-z0-9_.-]+) (?<seconds>[0-9]{10}) [0-9]{4}\.[0-9]{2}\.[0-9]{2} (?<host>[^ ]+) "
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}-[0-9]{2}\.[0-9]{2}\.(?<second>[0-9]{2})\.(?<fraction>[0-9]{6}) "
+    r"[^ ]* RAS (?<service>[^ ]+) (?<level>[^ ]+)(?: (?<message>.*))?$"
+)
 
 
 def sniff(lines: list[str]) -> float:
@@ -23,6 +32,23 @@ def sniff(lines: list[str]) -> float:
 
 def parser(options: ParseOptions) -> Parse:
     return _parse
+
+
+def columns(options: ParseOptions) -> Columns:
+    """The lines of Blue Gene/L but those of rare types, as `_parse` reads them."""
+    tag, message = pl.col("tag"), pl.col("message")
+    seconds, second, fraction = (pl.col(name).cast(pl.Int64) for name in ("seconds", "second", "fraction"))
+    micros = seconds * 1_000_000 + pl.when(seconds % 60 == second).then(fraction).otherwise(0)
+    return by_pattern(
+        _USUAL,
+        ts=micros.cast(pl.Datetime("us", "UTC")),
+        level=pl.col("level"),
+        service=pl.col("service"),
+        host=pl.col("host"),
+        message=message.fill_null(""),
+        attributes=pl.when(tag != "-").then(pl.format('{{"alert": "{}"}}', tag)),
+        label=pl.when(tag == "-").then(pl.lit("0")).otherwise(pl.lit("1")),
+    )
 
 
 def _parse(line: str) -> LogRecord:

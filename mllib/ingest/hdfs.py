@@ -9,20 +9,44 @@ to ``attributes["pid"]``.
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 
-from mllib.ingest.base import LogRecord, Parse, ParseOptions, Refused, share_read
+import polars as pl
+
+from mllib.ingest.base import Columns, LogRecord, Parse, ParseOptions, Refused, share_read
+from mllib.ingest.columns import by_pattern
 from mllib.ingest.timestamps import in_utc, unreadable
 
 NAME = "hdfs"
 DESCRIPTION = "HDFS lines; the first block id of the message becomes the trace id"
 
 _block = re.compile(r"blk_-?\d{1,20}").search
+_USUAL = (
+    r"^(?<date>[0-9]{6}) (?<time>[0-9]{4}[0-5][0-9]) (?<pid>[0-9]+) (?<level>[^ ]+) (?<service>[^ ]+): "
+    r"(?<message>[\x00-\x7f]*)$"
+)
 
 
 def sniff(lines: list[str]) -> float:
     return share_read(parser(ParseOptions()), lines)
+
+
+def columns(options: ParseOptions) -> Columns | None:
+    """Lines in ASCII, if their times are of UTC."""
+    if options.timezone is not UTC:
+        return None
+    digits = pl.concat_str(pl.lit("20"), "date", "time")
+    message = pl.col("message")
+    return by_pattern(
+        _USUAL,
+        ts=digits.str.to_datetime("%Y%m%d%H%M%S", strict=False, time_unit="us").dt.replace_time_zone("UTC"),
+        level=pl.col("level"),
+        service=pl.col("service"),
+        message=message,
+        trace_id=message.str.extract("(blk_-?[0-9]{1,20})"),
+        attributes=pl.format('{{"pid": "{}"}}', "pid"),
+    )
 
 
 def parser(options: ParseOptions) -> Parse:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from datetime import datetime, tzinfo
+from datetime import UTC, datetime, tzinfo
 
 from mllib.errors import BadInput
-from mllib.ingest.base import LogRecord, Parse, ParseOptions, Refused, milliseconds, status
+from mllib.ingest.base import Columns, LogRecord, Parse, ParseOptions, Refused, milliseconds, status
+from mllib.ingest.json_columns import by_keys
 from mllib.ingest.timestamps import from_number, from_text, unreadable
 
 NAME = "jsonl"
@@ -67,16 +68,25 @@ def parser(options: ParseOptions) -> Parse:
     return lambda line: record(json_object(line), None)
 
 
+def columns(options: ParseOptions) -> Columns:
+    return by_keys(_keys(options), naive_is_utc=options.timezone is UTC)
+
+
+def _keys(options: ParseOptions) -> dict[str, tuple[str, ...]]:
+    """The keys to try for each field. Raises BadInput if ``options.keys`` names a field that a log record has not."""
+    unknown = sorted(set(options.keys) - set(KEYS))
+    if unknown:
+        raise BadInput(f"A log record has no field {unknown[0]!r}. Keys can be given for {', '.join(KEYS)}.")
+    return {field: (options.keys[field], *usual) if field in options.keys else usual for field, usual in KEYS.items()}
+
+
 def record_reader(options: ParseOptions) -> Callable[[Json, datetime | None], LogRecord]:
     """Makes the function that turns keys and values into a record, by KEYS and ``options``.
 
     It uses up the dictionary. A time given to it counts where the values name none.
     Raises BadInput if ``options.keys`` names a field that a log record does not have.
     """
-    unknown = sorted(set(options.keys) - set(KEYS))
-    if unknown:
-        raise BadInput(f"A log record has no field {unknown[0]!r}. Keys can be given for {', '.join(KEYS)}.")
-    keys = {field: (options.keys[field], *usual) if field in options.keys else usual for field, usual in KEYS.items()}
+    keys = _keys(options)
 
     def record(rest: Json, default_ts: datetime | None) -> LogRecord:
         taken: list[object] = []

@@ -11,7 +11,7 @@ import zstandard
 from mllib.errors import BadInput
 from mllib.ingest.files import AnyPath, opened, shown
 
-BLOCK = 256 * 1024
+BLOCK = 1024 * 1024
 """The largest block, in bytes after decompression."""
 
 COMPRESSED_BLOCK = 16 * 1024

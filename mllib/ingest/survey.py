@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mllib.errors import BadInput
 from mllib.ingest.files import AnyPath, opened, shown
-from mllib.ingest.reader import MAX_BYTES, MAX_RATIO
+from mllib.ingest.reader import MAX_BYTES, MAX_RATIO, Batch
 from mllib.ingest.stream import BLOCK, PACKED, StreamBroken, blocks
 
 if TYPE_CHECKING:
@@ -92,10 +92,10 @@ def survey(path: AnyPath, size: int, *, lengths: Collection[int] = (), whole: bo
         for piece in _cut(pieces, asked):
             end = piece.rfind(b"\n") + 1
             if end:
+                content.update(piece[:end])
                 complete = content.copy()
-                complete.update(piece[:end])
                 lines_end = length + end
-            content.update(piece)
+            content.update(piece[end:])
             length += len(piece)
             while asked and asked[-1] == length:
                 beginnings[asked.pop()] = Beginning(
@@ -131,6 +131,13 @@ def changed(path: AnyPath) -> BadInput:
         f"{shown(path)} was changed while it was read, none of it was loaded. Ingest it again when it is complete; a "
         "name that ends in .part keeps it out until then."
     )
+
+
+def as_surveyed(path: AnyPath, batches: Iterator[Batch], hashed: hashlib._Hash, digest: str) -> Iterator[Batch]:
+    """The batches, if what was read is what the survey saw: half a line may say something else. Raises BadInput."""
+    yield from batches
+    if hashed.hexdigest() != digest:
+        raise changed(path)
 
 
 def _cut(pieces: Iterator[bytes], asked: list[int]) -> Iterator[bytes]:

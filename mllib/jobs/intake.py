@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import logging
 import time
@@ -18,10 +17,10 @@ from mllib.errors import BadInput
 from mllib.ingest import detect, format_named
 from mllib.ingest.base import FileRefused, ParseOptions
 from mllib.ingest.files import AnyPath, shown, state, text_of, unrotated
-from mllib.ingest.reader import Batch, Part, read, source_name
-from mllib.ingest.survey import Survey, changed, first_line, raw_digest, survey
+from mllib.ingest.reader import Part, read, source_name, uncollected
+from mllib.ingest.survey import Survey, as_surveyed, first_line, raw_digest, survey
 from mllib.jobs.landing import landed, settled_before
-from mllib.store import intake
+from mllib.store import ingest_files, intake
 from mllib.store.database import transaction
 
 log = logging.getLogger(__name__)
@@ -87,7 +86,7 @@ def ingest(
     if report.rejected:
         report.main_rejects = [
             f"{path}: {lines:,} lines, first {first:,}: {reason}"
-            for path, reason, lines, first in intake.main_reasons(engine, loaded)
+            for path, reason, lines, first in ingest_files.main_reasons(engine, loaded)
         ]
     if refusals:
         others = f" The other {report.files} files were loaded." if report.files else ""
@@ -106,7 +105,7 @@ def ingest_file(
     options: ParseOptions | None = None,
     whole: bool = True,
     rotating: bool = False,
-) -> intake.Loaded:
+) -> ingest_files.Loaded:
     """Loads one file, or what has been added to it since it was loaded, whatever it was called then; see `ingest`.
 
     A file that is refused is noted, so that it is not looked at again unasked. Unless ``whole``, a last line without an
@@ -115,7 +114,7 @@ def ingest_file(
     """
     given = options or ParseOptions()
     seen = state(path)
-    file = intake.LogFile(
+    file = ingest_files.LogFile(
         path=text_of(path),
         source=source or source_name(path),
         format=format_name,
@@ -129,7 +128,7 @@ def ingest_file(
     try:
         beginning, has_end = first_line(path)
     except BadInput as refusal:
-        intake.refuse(engine, replace(file, digest=raw_digest(path)), str(refusal))
+        ingest_files.refuse(engine, replace(file, digest=raw_digest(path)), str(refusal))
         raise
     file = replace(file, first_line=beginning)
     load = partial(_load, engine, path, options=given, format_name=format_name, with_labels=with_labels, whole=whole)
@@ -149,7 +148,7 @@ def ingest_file(
                 raise
             result = load(replace(file, source=renamed), source=None)
         except _Refusal as final:
-            intake.refuse(engine, final.file, final.reason)
+            ingest_files.refuse(engine, final.file, final.reason)
             raise BadInput(str(final)) from None
     if result.skipped:
         log.info("%s: skipped, %s.", shown(path), result.skipped)
@@ -167,43 +166,43 @@ def ingest_file(
 class _Refusal(Exception):  # noqa: N818 - it reads as what happened
     """A file that is refused as a whole, as far as it is known by then, and why."""
 
-    def __init__(self, file: intake.LogFile, complaint: str, reason: str, *, by_line: bool = False) -> None:
+    def __init__(self, file: ingest_files.LogFile, complaint: str, reason: str, *, by_line: bool = False) -> None:
         super().__init__(complaint)
         self.file = file
         self.reason = reason
         self.by_line = by_line
 
 
-def _source_of_its_own(engine: Engine, file: intake.LogFile) -> str | None:
+def _source_of_its_own(engine: Engine, file: ingest_files.LogFile) -> str | None:
     """The source of a new log among the rotated files of an older one; None if it is no such log."""
     with transaction(engine) as conn:
-        others = intake.paths_of_source(conn, file.source)
+        others = ingest_files.paths_of_source(conn, file.source)
         if unrotated(file.path) not in map(unrotated, others):
             return None
-        return intake.free_source(conn, file.source)
+        return ingest_files.free_source(conn, file.source)
 
 
-def _passed_over(engine: Engine, path: AnyPath, file: intake.LogFile, reason: str) -> intake.Loaded:
+def _passed_over(engine: Engine, path: AnyPath, file: ingest_files.LogFile, reason: str) -> ingest_files.Loaded:
     with transaction(engine) as conn:
-        return intake.skip(conn, replace(file, digest=raw_digest(path), waiting=bool(file.bytes)), reason)
+        return ingest_files.skip(conn, replace(file, digest=raw_digest(path), waiting=bool(file.bytes)), reason)
 
 
 def _load(
     engine: Engine,
     path: AnyPath,
-    file: intake.LogFile,
+    file: ingest_files.LogFile,
     *,
     options: ParseOptions,
     format_name: str,
     with_labels: bool,
     whole: bool,
     source: str | None,
-) -> intake.Loaded:
+) -> ingest_files.Loaded:
     """The transaction that loads a file. Raises _Refusal when another file has its ids, BadInput when it changes."""
     with transaction(engine) as conn:
         # All states of a growing file have the first line in common, so its loads follow one another.
-        intake.lock(conn, file.first_line or file.path)
-        loads = intake.earlier_loads(conn, file.first_line or "", file.path)
+        ingest_files.lock(conn, file.first_line or file.path)
+        loads = ingest_files.earlier_loads(conn, file.first_line or "", file.path)
         found = survey(path, file.bytes, lengths={load.loaded_bytes for load in loads}, whole=whole)
         file = replace(
             file,
@@ -216,7 +215,7 @@ def _load(
         earlier = next((load for load in loads if _begins_with(found, load)), None)
         if earlier is not None and (earlier.loaded_bytes >= found.length and not found.broken):
             name = "" if earlier.path == file.path else f" as {earlier.path}"
-            return intake.skip(conn, file, f"{earlier}{name}, source {earlier.source}")
+            return ingest_files.skip(conn, file, f"{earlier}{name}, source {earlier.source}")
         if source is not None and earlier is not None and source != earlier.source:
             earlier = None  # somebody wants these lines under another name as well
         if earlier is not None:
@@ -228,9 +227,9 @@ def _load(
         except BadInput as unknown:
             raise _Refusal(file, str(unknown), str(unknown)) from None
         file = replace(file, format=file_format.name)
-        seen = intake.seen_before(conn, file)
+        seen = ingest_files.seen_before(conn, file)
         if seen is not None:
-            return intake.skip(conn, file, seen)
+            return ingest_files.skip(conn, file, seen)
         part, hashed = Part(stop=found.stop), hashlib.sha256()
         if earlier is not None:
             before = found.beginnings[earlier.loaded_bytes]
@@ -247,7 +246,7 @@ def _load(
                 engine,
                 conn,
                 file,
-                _as_surveyed(path, batches, hashed, found.end_digest),
+                as_surveyed(path, uncollected(batches), hashed, found.end_digest),
                 into=sources.table(file_format.table),
                 # The line in which a damaged file breaks off is a reject, and may be read in full later.
                 lines_before=part.lines_before - int(found.broken),
@@ -265,31 +264,9 @@ def _load(
             raise _Refusal(file, complaint, reason, by_line=overlap.by_line) from None
 
 
-def _begins_with(found: Survey, load: intake.Earlier) -> bool:
+def _begins_with(found: Survey, load: ingest_files.Earlier) -> bool:
     beginning = found.beginnings.get(load.loaded_bytes)
     return beginning is not None and beginning.digest == load.content_digest
-
-
-def _as_surveyed(path: AnyPath, batches: Iterator[Batch], hashed: hashlib._Hash, digest: str) -> Iterator[Batch]:
-    """The batches, if what was read is what the survey saw: half a line may say something else."""
-    yield from _uncollected(batches)
-    if hashed.hexdigest() != digest:
-        raise changed(path)
-
-
-def _uncollected(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """The batches, without the collector of cycles: it looks through a million new records, none of them in a cycle,
-    for a third of the time that they take. It runs between batches, when few are left."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        while (batch := next(batches, None)) is not None:
-            yield batch
-            del batch
-            gc.collect(1)
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _files(paths: Sequence[AnyPath]) -> Iterator[AnyPath]:

@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 
 from mllib.errors import BadInput
 from mllib.ingest.files import AnyPath, shown, state, text_of
-from mllib.store import intake
+from mllib.store import ingest_files
 
 EVERYTHING = "*"
 SETTLED = timedelta(minutes=1)
@@ -52,7 +52,7 @@ def pending(engine: Engine, folder: AnyPath, pattern: str = EVERYTHING) -> list[
     A pattern of one's own, such as a file's name, also brings back what was refused: somebody wants it tried again.
     """
     files = landed(folder, pattern)
-    known = intake.known(
+    known = ingest_files.known(
         engine,
         [text_of(path) for path in files],
         settled_before=settled_before() if pattern == EVERYTHING else datetime.now(UTC),

@@ -1,20 +1,20 @@
-"""Loads files of records: rows, rejects and labels in one transaction a file, so that it is in or it is not."""
+"""Loads a file of records: rows, rejects and labels in one transaction, so that it is in or it is not."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict
 from datetime import date, datetime
 from typing import Any
 
 import polars as pl
 from sqlalchemy import Connection, Engine, text
 
-from mllib.ingest.base import Record
-from mllib.ingest.reader import Batch, Reject
+from mllib.ingest.batches import Batch, Reject
 from mllib.sources import Table
 from mllib.store import labels, partitions, text_copy
 from mllib.store.database import driver, transaction
+from mllib.store.ingest_files import Loaded, LogFile
 from mllib.store.queries import queries
 from mllib.store.records import writer
 
@@ -24,83 +24,12 @@ MAX_NEW_PARTITIONS = 1000
 _COPY_REJECTS = "copy millrace.ingest_rejects (file_id, line_number, byte_offset, raw, reason) from stdin"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LogFile:
-    """A file that is to be loaded, or the part of it that is new. See the comments of the table ingest_files."""
-
-    path: str
-    source: str
-    format: str
-    digest: str
-    bytes: int
-    modified_at: datetime
-    etag: str | None = None
-    first_line: str | None = None
-    content_digest: str | None = None
-    loaded_bytes: int | None = None
-    waiting: bool = False
-    year: int | None = None
-    continues: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Earlier:
-    """An earlier load, of which a file may be the continuation."""
-
-    first_load: int
-    path: str
-    source: str
-    format: str
-    year: int | None
-    loaded_bytes: int
-    last_line: int
-    content_digest: str
-    loaded_at: datetime
-
-    def __str__(self) -> str:
-        return f"loaded on {self.loaded_at:%Y-%m-%d %H:%M} UTC"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Loaded:
-    """What became of a file. ``skipped`` says why nothing was done, in words."""
-
-    file_id: int | None = None
-    rows: int = 0
-    rejected: int = 0
-    labels: int = 0
-    skipped: str | None = None
-
-
 class Overlap(Exception):  # noqa: N818 - it reads as what is wrong
     """A file whose line ids its source has already. The message says which; ``by_line`` that they are line numbers."""
 
     def __init__(self, complaint: str, *, by_line: bool) -> None:
         super().__init__(complaint)
         self.by_line = by_line
-
-
-def lock(conn: Connection, key: str) -> None:
-    """Waits for other loads of the same file, and keeps them out until this transaction ends."""
-    conn.execute(queries["intake.lock"], {"digest": key})
-
-
-def earlier_loads(conn: Connection, first_line: str, path: str) -> list[Earlier]:
-    """Loads of files with the same first line, the furthest first."""
-    rows = conn.execute(queries["intake.earlier"], {"first_line": first_line, "path": path})
-    return [Earlier(**row._mapping) for row in rows]
-
-
-def seen_before(conn: Connection, file: LogFile) -> str | None:
-    """Says when the same file was loaded, or why it was refused, if it was."""
-    loaded = conn.execute(queries["intake.loaded"], {"digest": file.digest}).one_or_none()
-    if loaded is not None:
-        name = "" if loaded.path == file.path else f" as {loaded.path}"
-        return f"loaded on {loaded.loaded_at:%Y-%m-%d %H:%M} UTC{name}, source {loaded.source}"
-    refused = conn.execute(
-        queries["intake.refused"], {"digest": file.digest, "source": file.source, "format": file.format}
-    ).scalar_one_or_none()
-    return f"refused before: {refused}" if refused else None
 
 
 def load(
@@ -129,48 +58,6 @@ def load(
     if file.continues is None:  # what has been added to a file may repeat its ids, as the file itself may
         copied.check_ids()
     return copied.finish()
-
-
-def skip(conn: Connection, file: LogFile, reason: str) -> Loaded:
-    """Notes that nothing was done with a file, and why, so that it need not be read again."""
-    conn.execute(queries["intake.skip_file"], {**asdict(file), "reason": reason})
-    return Loaded(skipped=reason)
-
-
-def refuse(engine: Engine, file: LogFile, reason: str) -> None:
-    """Notes that a file was refused as a whole, and why."""
-    with transaction(engine) as conn:
-        conn.execute(queries["intake.refuse_file"], {**asdict(file), "reason": reason})
-
-
-def paths_of_source(conn: Connection, source: str) -> set[str]:
-    """Where the loaded files of a source lay."""
-    return set(conn.execute(queries["intake.paths_of_source"], {"source": source}).scalars())
-
-
-def free_source(conn: Connection, source: str) -> str:
-    """The first name of the form ``app.2`` that no source has yet."""
-    return str(conn.execute(queries["intake.free_source"], {"source": source}).scalar_one())
-
-
-def known(
-    engine: Engine, paths: Iterable[str], *, settled_before: datetime, with_refused: bool
-) -> set[tuple[str, int, datetime, str | None]]:
-    """Path, size, modification time and etag of the files that were loaded or skipped at these paths, or also refused.
-
-    Left out are those with a last line that waits, once they have not been changed since ``settled_before``.
-    """
-    keys = {"paths": list(paths), "with_refused": with_refused, "settled_before": settled_before}
-    with transaction(engine) as conn:
-        rows = conn.execute(queries["intake.known"], keys)
-        return {(row.path, row.bytes, row.modified_at, row.etag) for row in rows}
-
-
-def main_reasons(engine: Engine, file_ids: Sequence[int]) -> list[tuple[str, str, int, int]]:
-    """The most frequent reasons for rejects in these files: (path, reason, lines, first line)."""
-    with transaction(engine) as conn:
-        rows = conn.execute(queries["intake.recent_rejects"], {"files": list(file_ids)})
-        return [(row.path, row.reason, row.lines, row.first_line) for row in rows]
 
 
 class _Copied:
@@ -207,8 +94,8 @@ class _Copied:
         self._partitioning = True
 
     def add(self, batch: Batch) -> None:
-        if batch.records:
-            self._add_records(batch.records)
+        if batch.parsed or batch.columns:
+            self._add_rows(self._writer.rows(batch))
         if batch.rejects:
             with driver(self._conn).cursor() as cursor, cursor.copy(_COPY_REJECTS) as copy:
                 for reject in batch.rejects:
@@ -216,21 +103,21 @@ class _Copied:
         self._rejected += len(batch.rejects)
         self._last_line += batch.lines
 
-    def _add_records(self, records: list[tuple[int, Record]]) -> None:
-        row_ids = self._conn.execute(queries["intake.row_ids"], {"rows": len(records)}).scalar_one()
-        rows = self._writer.frame(self._file.source, row_ids, records)
-        self._make_partitions(set(rows["ts"].dt.date()))
+    def _add_rows(self, rows: pl.DataFrame) -> None:
+        row_ids = self._conn.execute(queries["intake.row_ids"], {"rows": len(rows)}).scalar_one()
+        self.line_ids = self.line_ids or rows["source_id"].has_nulls()
+        rows = rows.with_columns(
+            pl.Series("row_id", row_ids, dtype=pl.Int64),
+            source=pl.lit(self._file.source),
+            source_id=pl.coalesce("source_id", pl.col("line").cast(pl.String)),
+        )
+        self._make_partitions(set(rows["ts"].dt.date().unique()))
         with driver(self._conn).cursor() as cursor, cursor.copy(self._writer.copy) as copy:
-            copy.write(text_copy.encoded(rows))
+            copy.write(text_copy.encoded(rows.select("ts", "row_id", "source", "source_id", *self._writer.schema)))
         if self._with_labels:
-            verdicts = rows.select(
-                "ts", "row_id", pl.Series("label", [record.label for _, record in records], pl.String)
-            )
-            self._labels += labels.add_imported(
-                self._conn, self._writer.table, verdicts.drop_nulls(), labelled_by=self._file.path
-            )
-        self.rows += len(records)
-        self.line_ids = self.line_ids or any(record.source_id is None for _, record in records)
+            verdicts = rows.select("ts", "row_id", "label").drop_nulls()
+            self._labels += labels.add_imported(self._conn, self._writer.table, verdicts, labelled_by=self._file.path)
+        self.rows += len(rows)
         # Of texts the order is that of their bytes, as it is in ingest_files.
         self._first_ts, self._last_ts = _extent(rows["ts"], self._first_ts, self._last_ts)
         self._first_id, self._last_id = _extent(rows["source_id"], self._first_id, self._last_id)

@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 
 from mllib.ingest.base import FlowRecord, LogRecord, Record, RunRecord
+from mllib.ingest.batches import Batch
 from mllib.sources import LOGS, NETWORK_FLOWS, PIPELINE_FEATURES, PIPELINE_RUNS, Table
 from mllib.store import text_copy
 
@@ -25,21 +26,25 @@ class Writer:
     schema: Mapping[str, type[pl.DataType]]
     """The columns that not all tables have, in the order of ``copy``."""
 
-    def frame(self, source: str, row_ids: Sequence[int], records: Sequence[tuple[int, Record]]) -> pl.DataFrame:
-        """At least one record, with line numbers, as rows for ``copy``: ts, row_id, source, source_id, and the rest.
+    def rows(self, batch: Batch) -> pl.DataFrame:
+        """The records of a batch, at least one, in order: ``line``, ts, source_id, those of ``schema``, and label."""
+        columns = ["line", "ts", "source_id", *self.schema, "label"]
+        parts = [part.select(columns) for part in batch.columns]
+        if batch.parsed:
+            parts.append(self._parsed(batch.parsed).select(columns))
+        rows = pl.concat(parts)
+        return rows.sort("line", maintain_order=True) if batch.parsed and batch.columns else rows
 
-        The line number is the id of a record without one of its own.
-        """
+    def _parsed(self, records: Sequence[tuple[int, Record]]) -> pl.DataFrame:
         numbers, read = zip(*records, strict=True)
-        ids = [record.source_id or str(number) for number, record in records]
         columns = zip(self.schema.items(), self.columns(read), strict=True)
         return pl.DataFrame(
             [
+                pl.Series("line", numbers, dtype=pl.Int64),
                 text_copy.times(record.ts for record in read),
-                pl.Series("row_id", row_ids, dtype=pl.Int64),
-                pl.repeat(source, len(numbers), eager=True).alias("source"),
-                pl.Series("source_id", ids, dtype=pl.String),
+                pl.Series("source_id", [record.source_id or None for record in read], dtype=pl.String),
                 *(pl.Series(name, values, dtype=kind) for (name, kind), values in columns),
+                pl.Series("label", [record.label for record in read], dtype=pl.String),
             ]
         )
 

@@ -1,15 +1,13 @@
-"""Every log format: what becomes of a line, what is refused and why, and which file is whose."""
+"""Every log format: what becomes of a line, what is refused and why."""
 
 from __future__ import annotations
 
-import gzip
 from datetime import UTC, datetime, timedelta, timezone
-from pathlib import Path
 
 import pytest
 
 from mllib.errors import BadInput
-from mllib.ingest import detect, format_named, formats
+from mllib.ingest import format_named
 from mllib.ingest.base import LogRecord, ParseOptions, Refused
 
 
@@ -253,71 +251,6 @@ def test_a_line_is_refused_with_its_reason(name: str, line: str, reason: str) ->
     assert str(refused.value) == reason
 
 
-LOGHUB = [
-    ("Android", "LineId,Date,Time,Level,Component,Content", "1,03-17,16:13:38.811,D,c,m", "2017-03-17T16:13:38.811Z"),
-    ("OpenSSH", "LineId,Date,Day,Time,Component,Pid,Content", "1,Dec,10,06:55:46,c,2,m", "2017-12-10T06:55:46Z"),
-    ("Mac", "LineId,Month,Date,Time,User,Component,Content", "1,Jul,1,09:00:55,u,c,m", "2017-07-01T09:00:55Z"),
-    ("Proxifier", "LineId,Time,Program,Content", "1,10.30 16:49:06,c,m", "2017-10-30T16:49:06Z"),
-    ("Apache", "LineId,Time,Level,Content", "1,Sun Dec 04 04:47:44 2005,error,m", "2005-12-04T04:47:44Z"),
-    ("HDFS", "LineId,Date,Time,Pid,Level,Component,Content", "1,081109,203615,148,I,c,m", "2008-11-09T20:36:15Z"),
-    ("HPC", "LineId,Node,Component,Time,Content", "1,n,c,1077804742,m", "2004-02-26T14:12:22Z"),
-    (
-        "Hadoop",
-        "LineId,Date,Time,Level,Component,Content",
-        '1,2015-10-18,"18:01:47,978",I,c,m',
-        "2015-10-18T18:01:47.978Z",
-    ),
-    ("Spark", "LineId,Date,Time,Level,Component,Content", "1,17/06/09,20:10:40,I,c,m", "2017-06-09T20:10:40Z"),
-    ("HealthApp", "LineId,Time,Component,Pid,Content", "1,20171223-22:15:29:606,c,3,m", "2017-12-23T22:15:29.606Z"),
-    ("BGL", "LineId,Label,Timestamp,Date,Time,Component,Content", "1,-,1117838570,d,t,c,m", "2005-06-03T22:42:50Z"),
-]
-
-
-@pytest.mark.parametrize(("system", "header", "row", "ts"), LOGHUB, ids=[system for system, *_ in LOGHUB])
-def test_the_date_columns_of_each_loghub_system(system: str, header: str, row: str, ts: str) -> None:
-    found = parse("loghub_csv", header, row, options=ParseOptions(year=2017))
-    assert found is not None
-    assert (found.ts, found.source_id, found.message) == (datetime.fromisoformat(ts), "1", "m")
-    assert found.service == ("c" if "Component" in header or "Program" in header else None)
-
-
-def test_the_columns_of_a_labelled_loghub_file() -> None:
-    header = "LineId,Label,Timestamp,Node,Component,Level,Content,EventId"
-    found = parse("loghub_csv", header, '9,KERNDTLB,1117838570,R02,KERNEL,FATAL,"a ""b"", c",E1')
-    assert found == record(
-        "2005-06-03T22:42:50Z",
-        'a "b", c',
-        source_id="9",
-        level="FATAL",
-        service="KERNEL",
-        host="R02",
-        label="1",
-        attributes={"EventId": "E1", "alert": "KERNDTLB"},
-    )
-
-
-def test_the_level_of_a_loghub_linux_file_is_the_host() -> None:
-    header = "LineId,Month,Date,Time,Level,Component,PID,Content"
-    found = parse("loghub_csv", header, "1,Jun,14,15:16:01,combo,sshd,19939,m", options=ParseOptions(year=2005))
-    expected = {"source_id": "1", "service": "sshd", "host": "combo", "attributes": {"PID": "19939"}}
-    assert found == record("2005-06-14T15:16:01Z", "m", **expected)
-
-
-def test_a_missing_year_is_refused_unless_given_and_turns_with_january() -> None:
-    header = "LineId,Date,Time,Content"
-    with pytest.raises(Refused, match="no year: say that of the first line with --year"):
-        parse("loghub_csv", header, "1,12-31,23:59:59,m")
-    parser = format_named("loghub_csv").parser(ParseOptions(year=2016))
-    records = [parser(line) for line in (header, "1,12-31,23:59:59,m", "2,01-01,00:00:00,m", "3,12-31,23:59:59,late")]
-    assert [found.ts.year for found in records if found] == [2016, 2017, 2016]
-
-
-@pytest.mark.parametrize("row", ["1,12-31,23:59:59,m,extra", "1,12-31", "1,02-30,10:00:00,m", "1,31-31,10:00:00,m"])
-def test_a_row_that_does_not_fit_the_header_is_refused(row: str) -> None:
-    with pytest.raises(Refused, match=r"fields where the header has 4|cannot be read"):
-        parse("loghub_csv", "LineId,Date,Time,Content", row, options=ParseOptions(year=2016))
-
-
 def test_times_without_a_zone_are_in_the_zone_given() -> None:
     options = ParseOptions(timezone=timezone(timedelta(hours=2)), year=2016)
     lines = {
@@ -337,82 +270,3 @@ def test_json_keys_can_be_named() -> None:
     assert found == record("2031-01-02T03:04:05Z", "a", attributes={"ts": 5, "msg": "b"})
     with pytest.raises(BadInput, match="no field 'tz'"):
         parse("jsonl", "{}", options=ParseOptions(keys={"tz": "zone"}))
-
-
-SAMPLES = {
-    "bgl": f"- {BGL} RAS KERNEL INFO ok\nX {BGL} RAS KERNEL FATAL bad\n",
-    "hdfs": "081109 203518 143 INFO dfs.X: m\n081109 203519 143 WARN dfs.X: m\n",
-    "combined": f"{WEB}\n{WEB} 0.1\n",
-    "jsonl": '{"ts": 1925089445, "msg": "a, b"}\n{"ts": 1925089446, "msg": "c"}\n',
-    "loghub_csv": "LineId,Time,Content\n1,10.30 16:49:06,m\n",
-    "logfmt": 'ts=2031-01-02T03:04:05Z level=info msg="a, b" n=1\ntime=1925089446 msg=c\n',
-    "syslog_rfc3164": "<34>Feb 29 22:14:15 web-1 su[1]: m\nOct  1 22:14:15 web-1 kernel: n\n",
-    "syslog_rfc5424": "<165>1 2031-10-11T22:14:15Z web-1 shop 1 ID47 - m\n1 2031-10-11T22:14:15Z web-1 shop - - - m\n",
-    "docker": '{"log":"a\\n","stream":"stdout","time":"2031-01-02T03:04:05.1Z"}\n'
-    "2031-01-02T03:04:05.000000006Z stderr P b\n",
-    "otlp": '{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"timeUnixNano":"1925089445000000000"}]}]}]}\n' * 2,
-}
-
-MORE_SAMPLES = [
-    ("syslog_rfc3164", "2031-10-11T22:14:15.003+02:00 web-1 sshd[4711]: m\n"),
-    ("syslog_rfc3164", "Oct 11 22:14:15 web-1 a=1 b=2 msg=m\n"),
-    ("docker", "2031-01-02T03:04:05.000000006Z stdout F web: level=info msg=m\n"),
-    (
-        "docker",
-        '{"log":"{\\"ts\\": 1925089445, \\"msg\\": \\"a\\"}\\n","stream":"stdout","time":"2031-01-02T03:04:05Z"}\n',
-    ),
-    ("jsonl", '{"time":"2031-01-02T03:04:05Z","log":"m","stream":"stdout","level":"info"}\n'),
-    ("otlp", '{"resourceLogs": [{"filler": "' + "x" * 600_000 + '"}]}\n'),
-]
-
-
-@pytest.mark.parametrize("name", SAMPLES)
-def test_each_format_is_detected_among_all(name: str, tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_text("\n\n" + SAMPLES[name])
-    assert detect(path).name == name
-    path.write_bytes(gzip.compress(b"\xef\xbb\xbf" + SAMPLES[name].replace("\n", "\r\n").encode()))
-    assert detect(path).name == name
-    lines = SAMPLES[name].splitlines()
-    rivals = {
-        other: format.sniff(lines) for other, format in formats().items() if format.parser is not formats()[name].parser
-    }
-    assert formats()[name].sniff(lines) == 1.0
-    assert max(rivals.values()) == 0.0
-
-
-@pytest.mark.parametrize(("name", "sample"), MORE_SAMPLES)
-def test_what_looks_like_several_formats_is_taken_for_the_right_one(name: str, sample: str, tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_text(sample)
-    assert detect(path).name == name
-
-
-def test_thunderbird_is_another_name_for_bgl(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_text(f"- {THUNDERBIRD} dn228/dn228 crond[2915]: m\n")
-    assert detect(path).name == "bgl"
-    assert formats()["thunderbird"].parser is formats()["bgl"].parser
-
-
-@pytest.mark.parametrize(
-    ("text", "complaint"),
-    [
-        ("", r"known: bgl, thunderbird, .*It has no readable line. Say which it is with --format"),
-        ("hello\nworld\n", r"known: .*syslog_rfc5424\. Say which it is with --format"),
-        ('{"when": 1}\n', r"The nearest is jsonl \(40% sure\). Say which it is with --format"),
-    ],
-)
-def test_an_unknown_format_is_said_to_be_so(text: str, complaint: str, tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_text(text)
-    with pytest.raises(BadInput, match=complaint):
-        detect(path)
-
-
-def test_an_unknown_name_lists_the_formats() -> None:
-    with pytest.raises(
-        BadInput,
-        match=r"no log format named 'blg'\. Known: bgl, thunderbird, cicflowmeter, combined, docker, hdfs, jsonl, logf",
-    ):
-        format_named("blg")
