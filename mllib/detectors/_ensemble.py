@@ -100,7 +100,7 @@ class Ensemble:
             return self.trees.usual_path - self.trees.paths(features)  # no tree asks for the columns after its own
         if name == "autoencoder":
             # Exact in 64 bits, see there: the order of the sum does not matter.
-            return self.coder.total_errors(features[:, :width]) - float(self.usual_errors.sum())
+            return self.coder.total_errors(features) - float(self.usual_errors.sum())
         columns = _RARITY if name == "rarity" else [_ORDER]
         total = np.zeros(len(features))
         for column in columns:
