@@ -187,7 +187,7 @@ def _stages(engine: Any, meter: Meter, size: int) -> list[dict[str, Any]]:
         making, features = meter.cost(lambda: [model.features(chunk) for chunk in chunks])
         forest, _ = meter.cost(lambda: [model.score(chunk) for chunk in features])
         # Once more with the features known: what is left is calibration and explanations.
-        whole, scored = meter.cost(lambda: [model._predicted(*pair) for pair in zip(chunks, features, strict=True)])
+        whole, scored = meter.cost(lambda: [model.judged(*pair) for pair in zip(chunks, features, strict=True)])
         write, _ = meter.cost(lambda: predictions.write(writer, scored, detector_id=1, run_id=1, model_version=1))
         writer.rollback()
     costs = {"read": read, "features": making, "forest": forest, "rest of predict": whole - forest, "write": write}
