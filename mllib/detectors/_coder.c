@@ -12,7 +12,8 @@
 #include <math.h>
 #include <stdint.h>
 
-#define STEPS 4096.0
+#define BITS 12
+#define STEPS ((double)(1 << BITS))
 #define FARTHEST 10.0f
 #define LAYERS 4
 #define ROWS_A_BLOCK 32
@@ -67,13 +68,13 @@ INSIDE void multiply(block in, int64_t inside, const double *weight, const doubl
 
 INSIDE void squash(block values, int64_t width, const int32_t *table, int64_t entries)
 {
+    const double last = (double)entries * STEPS - 1.0;
+
     for (int64_t row = 0; row < ROWS_A_BLOCK; row++)
         for (int64_t i = 0; i < width; i++) {
-            const double value = values[row][i];
-            const double far = fabs(value) * (STEPS * STEPS), last = (double)entries * STEPS - 1.0;
-            const int32_t x = (int32_t)(far < last ? far : last);
-            const int32_t *entry = table + 2 * (x / (int32_t)STEPS);
-            const double found = (double)(entry[1] + (x >= entry[0])) / STEPS;
+            const double value = values[row][i], far = fabs(value) * (STEPS * STEPS);
+            const int32_t x = (int32_t)(far < last ? far : last), place = 2 * (x >> BITS);
+            const double found = (double)(table[place + 1] + (x >= table[place])) / STEPS;
             values[row][i] = value == value ? copysign(found, value) : value;
         }
 }

@@ -112,18 +112,20 @@ class Ensemble:
         width = len(self.usual_errors)
         own = np.ascontiguousarray(features[:, :width])
         parts = np.zeros(features.shape)
-        for name, heard in self.members(features).items():
+        for place, name in enumerate(MEMBERS):
+            if not self.weights.values[place]:
+                continue
             if name == "forest":
                 of_member = self.trees.attributions(own)
             elif name == "autoencoder":
                 of_member = self.coder.errors(own) - self.usual_errors
             else:
                 columns = [width + column for column in (_RARITY if name == "rarity" else [_ORDER])]
-                place = MEMBERS.index(name)
                 factor = self.weights.values[place] / self.units[place]
                 parts[:, columns] = factor * (features[:, columns] - self.usual_bits[[c - width for c in columns]])
                 continue
             excess = self.member(name, features)
+            heard = self._heard(place, excess)
             # What is heard of a member is divided as its excess is. Where nothing is, there is nothing to divide.
             parts[:, :width] += (
                 of_member * np.divide(heard, excess, out=np.zeros(len(heard)), where=heard != 0)[:, None]
