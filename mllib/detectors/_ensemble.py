@@ -144,11 +144,12 @@ class Ensemble:
         ``more`` members, shape (n,) each, add to the excess after those of the ensemble.
         """
         members = {**self.members(features), **more}
-        found = []
-        for row, excess in enumerate(_total(members, len(features)).tolist()):
-            told = ",".join(f'"{name}":{values[row]:.3f}' for name, values in members.items())
-            found.append((excess, f'"excess":{excess:.3f},"members":{{{told}}}'))
-        return found
+        told = ",".join(f'"{name}":{{:.3f}}' for name in members)
+        columns = [values.tolist() for values in (_total(members, len(features)), *members.values())]
+        return [
+            (excess, f'"excess":{excess:.3f},"members":{{{told.format(*values)}}}')
+            for excess, *values in zip(*columns, strict=True)
+        ]
 
     @property
     def arrays(self) -> dict[str, NDArray[Any]]:
