@@ -56,7 +56,8 @@ def score(frames: Iterable[pl.DataFrame], model: Model, *, context: timedelta) -
     """Predictions of the claimed rows of a stream, frame by frame.
 
     Columns: log_id, ts, score (0 to 1), raw_score, is_anomaly, severity, explanation. How the stream is cut into
-    frames changes nothing in them.
+    frames changes nothing in them. Who leaves before the end closes it before the source of the frames: until then it
+    reads ahead.
     """
 
     def measured() -> Generator[tuple[pl.DataFrame, NDArray[np.float32]]]:
