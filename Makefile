@@ -111,7 +111,7 @@ sys.exit(subprocess.call(sys.argv[1:]))
 endef
 export LOCK
 
-$(INSTALLED): requirements.txt requirements-uv.txt pyproject.toml mllib/detectors/_walk.c
+$(INSTALLED): requirements.txt requirements-uv.txt pyproject.toml $(wildcard mllib/*/*.c)
 $(INSTALLED_DEV): requirements-dev.txt $(INSTALLED)
 $(INSTALLED) $(INSTALLED_DEV):
 	@$(FIND_PYTHON); mkdir -p $(VENV) && \
@@ -120,7 +120,7 @@ $(INSTALLED) $(INSTALLED_DEV):
 else
 
 # pip fetches uv, and uv the rest: seconds instead of a minute. Where uv cannot reach an index, pip does it all.
-$(INSTALLED): requirements.txt requirements-uv.txt pyproject.toml mllib/detectors/_walk.c
+$(INSTALLED): requirements.txt requirements-uv.txt pyproject.toml $(wildcard mllib/*/*.c)
 	@$(BIN)/python -c '' 2>/dev/null || { echo "Creating $(VENV) with $$($(PYTHON) -V)"; rm -rf $(BIN) && $(PYTHON) -m venv $(VENV); }
 	@echo "Installing the pinned packages (about 900 MB the first time)"
 	@$(call FETCH,sync,requirements.txt)

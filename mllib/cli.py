@@ -15,10 +15,12 @@ from typing import Any
 from mllib import commands
 from mllib.commands.common import UsageError
 from mllib.errors import MillraceError
+from mllib.memory import share_one_arena
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command, and returns the exit code."""
+    share_one_arena()  # before other threads begin
     parser = _parser()
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")

@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import TypeVar
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from mllib.detectors.base import Model
 from mllib.features.stream import with_context
@@ -54,12 +56,20 @@ def score(frames: Iterable[pl.DataFrame], model: Model, *, context: timedelta) -
     """Predictions of the claimed rows of a stream, frame by frame.
 
     Columns: log_id, ts, score (0 to 1), raw_score, is_anomaly, severity, explanation. How the stream is cut into
-    frames changes nothing in them.
+    frames changes nothing in them. Who leaves before the end closes it before the source of the frames: until then it
+    reads ahead.
     """
-    for frame in with_context(frames, context):
-        predictions = model.predict(frame)
-        if not predictions.is_empty():
-            yield predictions
+
+    def measured() -> Generator[tuple[pl.DataFrame, NDArray[np.float32]]]:
+        for frame in with_context(frames, context):
+            yield frame, model.features(frame)
+
+    # Features and judging are the two halves of the computing: at once, they keep two processors busy.
+    with ahead(measured()) as pairs:
+        for frame, features in pairs:
+            predictions = model.judged(frame, features)
+            if not predictions.is_empty():
+                yield predictions
 
 
 @contextmanager

@@ -1,8 +1,9 @@
-"""A small autoencoder: what it was not shown it cannot reproduce. Fitted by scikit-learn, run by NumPy.
+"""A small autoencoder: what it was not shown it cannot reproduce. Fitted by scikit-learn, run without it.
 
 It computes with multiples of 1/4096. Then all sums and products of a layer are exact in 64 bits, in whatever order a
-matrix product takes them: what a row gets does not depend on the rows around it, to the last bit, and the fast product
-can be used. (Values up to 10, weights up to 2,000 and a hundred features need 45 of the 53 bits.)
+matrix product takes them: what a row gets does not depend on the rows around it nor on who computes it, to the last
+bit, and any fast product can be used. (Values up to 10, weights up to 2,000 and a hundred features need 45 of the 53
+bits.)
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mllib.detectors._coder import STEPS, coder
 from mllib.errors import BadArtifact
 
 HIDDEN = (32, 8, 32)
@@ -25,7 +27,6 @@ FARTHEST = 10.0
 MIN_SCALE = 0.05
 """The least standard deviation: figures that hardly ever change would be divided by almost nothing."""
 
-_STEPS = 4096.0
 _MAX_WEIGHT = 2000.0
 _BLOCK = 512  # rows at a time: they stay in the processor's cache
 
@@ -54,26 +55,37 @@ class Autoencoder:
             (_rounded(arrays[f"weight{layer}"].astype(np.float64)), _rounded(arrays[f"bias{layer}"].astype(np.float64)))
             for layer in range(len(sizes) - 1)
         ]
+        self._compiled = coder(arrays["mean"], arrays["scale"], self._layers)
 
     def standardised(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Shape (n, n_features): standard deviations from the mean, at most FARTHEST."""
         return _standardised(features, self.arrays["mean"], self.arrays["scale"])
 
     def errors(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Shape (n, n_features): how far each reproduced feature is off. A row's do not depend on the rows around."""
-        errors = np.empty(features.shape, dtype=np.float32)
-        for block in _blocks(len(features)):
-            errors[block] = self._errors(features[block])
+        """Shape (n, n_features): how far each reproduced feature is off. A row's do not depend on the rows around.
+
+        Of wider rows the first columns are taken, here and in ``total_errors``.
+        """
+        errors = np.empty((len(features), len(self.arrays["mean"])), dtype=np.float32)
+        if self._compiled is not None:
+            self._compiled(features, errors)
+        else:
+            for block in _blocks(len(features)):
+                errors[block] = self.errors_in_numpy(features[block])
         return errors
 
     def total_errors(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """Shape (n,): the sum of each row's errors, of which none is kept."""
+        if self._compiled is not None:
+            return self._compiled(features, None)
         total = np.empty(len(features))
         for block in _blocks(len(features)):
-            total[block] = self._errors(features[block]).sum(axis=1)
+            total[block] = self.errors_in_numpy(features[block]).sum(axis=1)
         return total
 
-    def _errors(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+    def errors_in_numpy(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        """``errors`` without a compiler, of a few rows, before they are rounded to 32 bits."""
+        features = features[:, : len(self.arrays["mean"])]
         standard = _rounded(self.standardised(features).astype(np.float64))
         values = standard
         for weight, bias in self._layers[:-1]:
@@ -117,10 +129,10 @@ def fit_autoencoder(features: NDArray[np.float32], *, seed: int, epochs: int = E
 
 
 def _rounded(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The nearest multiples of 1 / _STEPS, in place."""
-    values *= _STEPS
+    """The nearest multiples of 1 / STEPS, in place."""
+    values *= STEPS
     np.rint(values, out=values)
-    values /= _STEPS
+    values /= STEPS
     return values
 
 

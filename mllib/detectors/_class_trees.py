@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mllib.detectors._class_walk import LinkedTrees, steps, sums
+from mllib.detectors._class_walk import NODE, LinkedTrees, steps, sums
 from mllib.errors import BadArtifact
 
 MAX_DEPTH = 16
@@ -42,25 +42,7 @@ class ClassTrees:
         _check(arrays, n_features)
         self.arrays = {name: np.ascontiguousarray(arrays[name]) for name in _DTYPES}
         self.n_features = n_features
-        offsets = self.arrays["offsets"]
-        starts = np.repeat(offsets[:-1], np.diff(offsets))
-        leaf = self.arrays["left"] < 0
-        own = np.arange(len(leaf))
-        # A leaf leads to itself, so all rows can take the same number of steps.
-        left = np.where(leaf, own, self.arrays["left"] + starts)
-        right = np.where(leaf, own, self.arrays["right"] + starts)
-        children = np.stack([left, right], axis=1).ravel().astype(np.int64)
-        roots = offsets[:-1].astype(np.int64)
-        self._trees = LinkedTrees(
-            children=children,
-            feature=np.where(leaf, 0, self.arrays["feature"]).astype(np.int64),
-            split=np.where(leaf, np.float32(np.inf), self.arrays["split"]).astype(np.float32),
-            value=self.arrays["value"].astype(np.float64),
-            roots=roots,
-            depth=_depth(children, roots, leaf),
-        )
-        if self._trees.depth > MAX_DEPTH:
-            raise _refuse(f"a tree is deeper than {MAX_DEPTH} levels")
+        self._trees = _linked(self.arrays)
 
     @property
     def n_outputs(self) -> int:
@@ -149,14 +131,35 @@ def _check(arrays: Mapping[str, NDArray[Any]], n_features: int) -> None:
         raise _refuse("its leaves have no values")
 
 
-def _depth(children: NDArray[np.int64], roots: NDArray[np.int64], leaf: NDArray[np.bool_]) -> int:
-    level = roots
-    for depth in range(MAX_DEPTH + 1):
-        level = level[~leaf[level]]
-        if not level.size:
-            return depth
-        level = np.unique(np.concatenate([children[2 * level], children[2 * level + 1]]))
-    return MAX_DEPTH + 1
+def _linked(arrays: Mapping[str, NDArray[Any]]) -> LinkedTrees:
+    """The same trees level by level, all trees' roots first: then the children of a node stand beside each other."""
+    starts = np.repeat(arrays["offsets"][:-1], np.diff(arrays["offsets"]))
+    leaf = arrays["left"] < 0
+    children = np.stack([arrays["left"] + starts, arrays["right"] + starts], axis=1)
+    levels: list[NDArray[Any]] = []
+    level, left = arrays["offsets"][:-1], len(leaf)
+    while len(level):
+        if len(levels) > MAX_DEPTH:
+            raise _refuse(f"a tree is deeper than {MAX_DEPTH} levels")
+        # Children that several nodes have in common would double from level to level.
+        left -= len(level)
+        if left < 0:
+            raise _refuse("two nodes have a child in common")
+        levels.append(level)
+        level = children[level[~leaf[level]]].ravel()
+    order = np.concatenate(levels)
+    nodes = np.zeros(len(order), dtype=NODE)
+    inner = ~leaf[order]
+    nodes["feature"] = np.where(inner, arrays["feature"][order], 0)
+    nodes["split"] = np.where(inner, arrays["split"][order], np.float32(np.inf))
+    # Children come in the order of their parents, after all roots. A leaf leads to itself.
+    nodes["first"] = np.where(inner, len(levels[0]) + 2 * (np.cumsum(inner) - 1), np.arange(len(order)))
+    return LinkedTrees(
+        nodes=nodes,
+        value=arrays["value"][order].astype(np.float64),
+        roots=np.arange(len(levels[0])),
+        depth=len(levels) - 1,
+    )
 
 
 def _refuse(what: str) -> BadArtifact:

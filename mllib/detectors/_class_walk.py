@@ -9,6 +9,7 @@ import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +20,15 @@ _FEW = 16  # rows up to which one call is faster than a loop over the trees
 _BLOCK = 2048  # rows walked at a time: their nodes stay in the processor's cache
 
 
+NODE = np.dtype([("split", np.float32), ("feature", np.int32), ("first", np.int32)])
+"""What a step asks of its node. A value above ``split`` leads to the node after ``first``, any other to ``first``."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LinkedTrees:
     """The nodes of all trees. A leaf leads to itself, so all rows can take the same number of steps."""
 
-    children: NDArray[np.int64]  # (2 * nodes,): of node i at 2i, and at 2i + 1 for a value above the split
-    feature: NDArray[np.int64]  # (nodes,)
-    split: NDArray[np.float32]  # (nodes,)
+    nodes: NDArray[np.void]  # (nodes,), of NODE
     value: NDArray[np.float64]  # (nodes, classes)
     roots: NDArray[np.int64]  # (trees,)
     depth: int
@@ -48,14 +51,14 @@ def steps(trees: LinkedTrees, rows: NDArray[np.float32], classes: NDArray[np.int
 def sums_in_numpy(trees: LinkedTrees, rows: NDArray[np.float32]) -> NDArray[np.float64]:
     """``sums`` without a compiler."""
     result = np.empty((len(rows), trees.value.shape[1]))
+    split, feature, first = (trees.nodes[name] for name in ("split", "feature", "first"))
     for begin in range(0, len(rows), _BLOCK):
         block = np.ascontiguousarray(rows[begin : begin + _BLOCK])
         flat = block.ravel()
         starts = (np.arange(len(block)) * rows.shape[1])[:, None]
         node = np.broadcast_to(trees.roots, (len(block), len(trees.roots)))
         for _ in range(trees.depth):
-            above = flat.take(starts + trees.feature.take(node)) > trees.split.take(node)
-            node = trees.children.take(2 * node + above)
+            node = first.take(node) + (flat.take(starts + feature.take(node)) > split.take(node))
         # Tree by tree in both: the order of the sum, and so each of its bits, is always the same.
         if len(block) <= _FEW:
             total = trees.value[node].cumsum(axis=1)[:, -1]
@@ -71,6 +74,7 @@ def steps_in_numpy(trees: LinkedTrees, rows: NDArray[np.float32], classes: NDArr
     """``steps`` without a compiler."""
     result = np.empty(rows.shape)
     value, width = trees.value.ravel(), trees.value.shape[1]
+    split, feature, first = (trees.nodes[name] for name in ("split", "feature", "first"))
     for begin in range(0, len(rows), _BLOCK):
         block = np.ascontiguousarray(rows[begin : begin + _BLOCK])
         flat = block.ravel()
@@ -80,8 +84,8 @@ def steps_in_numpy(trees: LinkedTrees, rows: NDArray[np.float32], classes: NDArr
         before = value.take(node * width + chosen)
         added = np.zeros(block.size)
         for _ in range(trees.depth):
-            place = starts + trees.feature.take(node)
-            node = trees.children.take(2 * node + (flat.take(place) > trees.split.take(node)))
+            place = starts + feature.take(node)
+            node = first.take(node) + (flat.take(place) > split.take(node))
             after = value.take(node * width + chosen)
             # A leaf leads to itself: adds nothing. Added up tree by tree, whatever the number of rows.
             added += np.bincount(place.ravel(), (after - before).ravel(), block.size)
@@ -102,8 +106,7 @@ def compiled_sums() -> Sums | None:
     def run(trees: LinkedTrees, rows: NDArray[np.float32]) -> NDArray[np.float64]:
         total = np.zeros((len(rows), trees.value.shape[1]))
         function(
-            np.ascontiguousarray(rows), len(rows), rows.shape[1], trees.children, trees.feature, trees.split,
-            trees.value, trees.value.shape[1], trees.roots, len(trees.roots), trees.depth, total,
+            np.ascontiguousarray(rows), len(rows), rows.shape[1], *_arguments(trees), total,
         )  # fmt: skip
         return total
 
@@ -124,8 +127,7 @@ def compiled_steps() -> Steps | None:
     def run(trees: LinkedTrees, rows: NDArray[np.float32], classes: NDArray[np.int64]) -> NDArray[np.float64]:
         added = np.zeros(rows.shape)
         function(
-            np.ascontiguousarray(rows), len(rows), rows.shape[1], trees.children, trees.feature, trees.split,
-            trees.value, trees.value.shape[1], trees.roots, len(trees.roots), trees.depth,
+            np.ascontiguousarray(rows), len(rows), rows.shape[1], *_arguments(trees),
             np.ascontiguousarray(classes, dtype=np.int64),
             np.empty(len(trees.roots), dtype=np.int64), np.empty(rows.shape[1]), added,
         )  # fmt: skip
@@ -136,7 +138,10 @@ def compiled_steps() -> Steps | None:
 
 _ARGUMENTS = [
     pointer(np.float32, 2), ctypes.c_int64, ctypes.c_int64,
-    pointer(np.int64, 1), pointer(np.int64, 1), pointer(np.float32, 1),
-    pointer(np.float64, 2), ctypes.c_int64, pointer(np.int64, 1), ctypes.c_int64, ctypes.c_int64,
+    pointer(NODE, 1), pointer(np.float64, 2), ctypes.c_int64, pointer(np.int64, 1), ctypes.c_int64, ctypes.c_int64,
 ]  # fmt: skip
 """Rows with their number and width, then the trees."""
+
+
+def _arguments(trees: LinkedTrees) -> tuple[Any, ...]:
+    return trees.nodes, trees.value, trees.value.shape[1], trees.roots, len(trees.roots), trees.depth

@@ -100,7 +100,7 @@ class Ensemble:
             return self.trees.usual_path - self.trees.paths(features)  # no tree asks for the columns after its own
         if name == "autoencoder":
             # Exact in 64 bits, see there: the order of the sum does not matter.
-            return self.coder.total_errors(features[:, :width]) - float(self.usual_errors.sum())
+            return self.coder.total_errors(features) - float(self.usual_errors.sum())
         columns = _RARITY if name == "rarity" else [_ORDER]
         total = np.zeros(len(features))
         for column in columns:
@@ -112,18 +112,20 @@ class Ensemble:
         width = len(self.usual_errors)
         own = np.ascontiguousarray(features[:, :width])
         parts = np.zeros(features.shape)
-        for name, heard in self.members(features).items():
+        for place, name in enumerate(MEMBERS):
+            if not self.weights.values[place]:
+                continue
             if name == "forest":
                 of_member = self.trees.attributions(own)
             elif name == "autoencoder":
                 of_member = self.coder.errors(own) - self.usual_errors
             else:
                 columns = [width + column for column in (_RARITY if name == "rarity" else [_ORDER])]
-                place = MEMBERS.index(name)
                 factor = self.weights.values[place] / self.units[place]
                 parts[:, columns] = factor * (features[:, columns] - self.usual_bits[[c - width for c in columns]])
                 continue
             excess = self.member(name, features)
+            heard = self._heard(place, excess)
             # What is heard of a member is divided as its excess is. Where nothing is, there is nothing to divide.
             parts[:, :width] += (
                 of_member * np.divide(heard, excess, out=np.zeros(len(heard)), where=heard != 0)[:, None]
@@ -142,11 +144,12 @@ class Ensemble:
         ``more`` members, shape (n,) each, add to the excess after those of the ensemble.
         """
         members = {**self.members(features), **more}
-        found = []
-        for row, excess in enumerate(_total(members, len(features)).tolist()):
-            told = ",".join(f'"{name}":{values[row]:.3f}' for name, values in members.items())
-            found.append((excess, f'"excess":{excess:.3f},"members":{{{told}}}'))
-        return found
+        told = ",".join(f'"{name}":{{:.3f}}' for name in members)
+        columns = [values.tolist() for values in (_total(members, len(features)), *members.values())]
+        return [
+            (excess, f'"excess":{excess:.3f},"members":{{{told.format(*values)}}}')
+            for excess, *values in zip(*columns, strict=True)
+        ]
 
     @property
     def arrays(self) -> dict[str, NDArray[Any]]:

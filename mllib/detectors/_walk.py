@@ -95,11 +95,11 @@ def compiled_attribution() -> Attribution | None:
     return None if function is None else _bound_attribution(function)
 
 
-def compiled_function(name: str) -> Any:
-    """The function of ``_walk.c``, None where it was not compiled."""
-    for library in Path(__file__).parent.glob("_walk_c*.so"):
+def compiled_function(name: str, *, library: str = "_walk_c") -> Any:
+    """A function of compiled code beside this file, None where it was not compiled."""
+    for path in Path(__file__).parent.glob(f"{library}*.so"):
         try:
-            return getattr(ctypes.CDLL(str(library)), name)
+            return getattr(ctypes.CDLL(str(path)), name)
         except (OSError, AttributeError):
             continue  # built for another machine, or by another version: numpy does
     return None
@@ -143,6 +143,6 @@ def _bound_walk(function: Any) -> Walk:
     return run
 
 
-def pointer(dtype: type[np.generic], dimensions: int) -> type:
+def pointer(dtype: type[np.generic] | np.dtype[np.void], dimensions: int) -> type:
     """An argument of such a function: a contiguous array."""
     return np.ctypeslib.ndpointer(dtype, ndim=dimensions, flags="C_CONTIGUOUS")

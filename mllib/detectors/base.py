@@ -128,9 +128,10 @@ class Model(ABC):
         (String: JSON for anomalies, see ``explain``; null for the others). A `ClassModel` adds ``class`` (String) and
         ``confidence`` (Float32, 0 to 1), always both.
         """
-        return self._predicted(frame, self.features(frame))
+        return self.judged(frame, self.features(frame))
 
-    def _predicted(self, frame: pl.DataFrame, features: NDArray[np.float32]) -> pl.DataFrame:
+    def judged(self, frame: pl.DataFrame, features: NDArray[np.float32]) -> pl.DataFrame:
+        """``predict`` for a frame whose ``features`` are known."""
         raw = self.score(features)
         score = self.calibrated(raw)
         lines = claimed_rows(frame)
@@ -171,12 +172,12 @@ class ClassModel(Model):
         rows that the gate measures a model on.
         """
 
-    def _predicted(self, frame: pl.DataFrame, features: NDArray[np.float32]) -> pl.DataFrame:
+    def judged(self, frame: pl.DataFrame, features: NDArray[np.float32]) -> pl.DataFrame:
         codes, confidence = self.classify(features)
         names = pl.Series("class", self.classes, dtype=pl.String)
         return (
             super()
-            ._predicted(frame, features)
+            .judged(frame, features)
             .hstack(
                 [
                     names[pl.Series(codes, dtype=pl.UInt32)],

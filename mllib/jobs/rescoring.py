@@ -224,13 +224,14 @@ def _compare(
             before = rescoring.verdicts(conn, detector, Window(ranges[0].start, ranges[-1].end))
             with scoring.ahead(row_store.stream(conn, source, selection, ranges, context=context)) as frames:
                 model = load_model(engine, detector, version)
-                for frame in scoring.score(frames, model, context=context):
-                    both = frame.select("log_id", "is_anomaly").join(before, on="log_id", how="left")
-                    now, was = both["is_anomaly"], both["was_anomaly"]
-                    figures["compared"] += both.height
-                    figures["to_anomaly"] += int((now & ~was).sum())
-                    figures["to_normal"] += int((~now & was).sum())
-                    figures["first_verdicts"] += was.null_count()
+                with scoring.ahead(scoring.score(frames, model, context=context)) as scored:
+                    for frame in scored:
+                        both = frame.select("log_id", "is_anomaly").join(before, on="log_id", how="left")
+                        now, was = both["is_anomaly"], both["was_anomaly"]
+                        figures["compared"] += both.height
+                        figures["to_anomaly"] += int((now & ~was).sum())
+                        figures["to_normal"] += int((~now & was).sum())
+                        figures["first_verdicts"] += was.null_count()
     return figures
 
 

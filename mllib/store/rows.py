@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 import polars as pl
-import psycopg
-from psycopg import errors, pq, sql
+from psycopg import sql
 from sqlalchemy import Connection
 
 from mllib.sources import Column, Source
+from mllib.store.copy_out import Lines, copy_out
 from mllib.store.database import driver
 from mllib.store.queries import queries
 from mllib.types import Window
@@ -109,17 +109,16 @@ def stream(
     """
     frame = _framer(source)
     _walk_the_key(conn)
-    lines: list[bytes] = []
+    left = Lines()
     for window in ranges:
         statement = sql.SQL("copy ({}) to stdout (format csv)").format(_query(source, selection, window, context))
-        for line in _copy_out(driver(conn), statement):
-            lines.append(line)
-            if len(lines) >= chunk_rows:
-                yield frame(lines)
-                lines = []
+        for lines in copy_out(driver(conn), statement, left, chunk_rows):
+            left = lines
+            if lines.rows >= chunk_rows:
+                yield frame(lines.text)
     driver(conn).execute("set local enable_sort to default; set local enable_bitmapscan to default")
-    if lines:
-        yield frame(lines)
+    if left.rows:
+        yield frame(left.text)
 
 
 def plan(conn: Connection, source: Source, selection: Selection, window: Window, *, context: timedelta) -> str:
@@ -138,14 +137,23 @@ def _walk_the_key(conn: Connection) -> None:
     driver(conn).execute("set local enable_sort = off; set local enable_bitmapscan = off")
 
 
+# A double is a third cheaper than a numeric, and exact to the microsecond where both roundings together are below a
+# half: below 2^51 microseconds.
+_MICROS = sql.SQL(
+    "case when ts >= '1900-01-01 00:00+00' and ts < '2040-01-01 00:00+00'"
+    " then (date_part('epoch', ts) * 1000000)::bigint else (extract(epoch from ts) * 1000000)::bigint end"
+)
+
+
 def _query(source: Source, selection: Selection, window: Window, context: timedelta) -> sql.Composed:
     return sql.SQL(
-        "select {id}, (extract(epoch from ts) * 1000000)::bigint, {columns}, claimed::int"
+        "select {id}, {micros}, {columns}, claimed::int"
         " from (select *, ({selected} and ts >= {start}) as claimed from {table}) as l"
         " where ts >= {first} and ts < {end} and pg_visible_in_snapshot(ingest_xid, {current}) and {of_form}"
         " order by ts, {id}"
     ).format(
         id=sql.Identifier(source.table.row_id),
+        micros=_MICROS,
         columns=sql.SQL(", ").join(map(_expression, _stored(source))),
         table=_table(source),
         of_form=_of_form(source),
@@ -155,22 +163,6 @@ def _query(source: Source, selection: Selection, window: Window, context: timede
         end=sql.Literal(window.end),
         current=_snapshot(selection.current),
     )
-
-
-def _copy_out(conn: psycopg.Connection[Any], statement: sql.Composed) -> Iterator[bytes]:
-    """The rows as lines. What has arrived is taken past the cursor, whose bookkeeping costs more than the row."""
-    with conn.cursor() as cursor, cursor.copy(statement) as copy:
-        while True:
-            size, row = conn.pgconn.get_copy_data(1)
-            if size < 0:
-                break
-            line = bytes(row) if size else bytes(copy.read())
-            if not line:
-                return
-            yield line
-        while (result := conn.pgconn.get_result()) is not None:
-            if result.status != pq.ExecStatus.COMMAND_OK:
-                raise errors.error_from_result(result)
 
 
 _FEATURES = Column("features", "json")
@@ -187,8 +179,8 @@ def _expression(column: Column) -> sql.Composable:
     return sql.SQL("case when claimed then {} end").format(value) if column.claimed_only else value
 
 
-def _framer(source: Source) -> Callable[[list[bytes]], pl.DataFrame]:
-    """Makes the function that turns lines of CSV into a frame of the source."""
+def _framer(source: Source) -> Callable[[io.BytesIO], pl.DataFrame]:
+    """Makes the function that turns CSV into a frame of the source."""
     schema = source.schema
     features = pl.Struct({column.name: schema[column.name] for column in source.features})
     raw: dict[str, Any] = {
@@ -209,8 +201,9 @@ def _framer(source: Source) -> Callable[[list[bytes]], pl.DataFrame]:
         elif column.kind == "texts":
             changes.append(values.str.json_decode(schema[column.name]))
 
-    def frame(lines: list[bytes]) -> pl.DataFrame:
-        read = pl.read_csv(io.BytesIO(b"".join(lines)), has_header=False, schema=raw).with_columns(changes)
+    def frame(text: io.BytesIO) -> pl.DataFrame:
+        text.seek(0)
+        read = pl.read_csv(text, has_header=False, schema=raw).with_columns(changes)
         if not source.features:
             return read
         return read.with_columns(_decoded(read["features"], features)).unnest("features").select(*schema)

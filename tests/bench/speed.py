@@ -14,12 +14,14 @@ import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from mllib import demo
 from mllib.detectors import detector
+from mllib.detectors._ensemble import MEMBERS, Ensemble
 from mllib.features.stream import with_context
 from mllib.jobs import scoring
 from mllib.jobs.models import load_model
@@ -129,7 +131,8 @@ def _measure(size: int, pairs: int) -> dict[str, Runs]:
                 ways["typical"].took(cost, said["peak_mib"])
         _print(size, ways)
         if size <= TYPICAL_AT_MOST:
-            table(f"{size:,} rows: processor time of each stage of ours", _stages(engine, meter, size))
+            algorithm = load_model(engine, DETECTOR, 1).algorithm
+            table(f"{size:,} rows, {algorithm}: processor time of each stage of ours", _stages(engine, meter, size))
         engine.dispose()
     return ways
 
@@ -185,12 +188,21 @@ def _stages(engine: Any, meter: Meter, size: int) -> list[dict[str, Any]]:
         read, frames = meter.cost(lambda: list(rows.stream(reader, source, selection, [window], context=context)))
         chunks = list(with_context(frames, context))
         making, features = meter.cost(lambda: [model.features(chunk) for chunk in chunks])
-        forest, _ = meter.cost(lambda: [model.score(chunk) for chunk in features])
+        judging, _ = meter.cost(lambda: [model.score(chunk) for chunk in features])
         # Once more with the features known: what is left is calibration and explanations.
-        whole, scored = meter.cost(lambda: [model._predicted(*pair) for pair in zip(chunks, features, strict=True)])
+        whole, scored = meter.cost(lambda: [model.judged(*pair) for pair in zip(chunks, features, strict=True)])
         write, _ = meter.cost(lambda: predictions.write(writer, scored, detector_id=1, run_id=1, model_version=1))
         writer.rollback()
-    costs = {"read": read, "features": making, "forest": forest, "rest of predict": whole - forest, "write": write}
+    members = {f"of which {name}": meter.cost(lambda ask=ask: [ask(chunk) for chunk in features])[0]
+               for name, ask in _members(model).items()}  # fmt: skip
+    costs = {
+        "read": read,
+        "features": making,
+        "judging": judging,
+        **members,
+        "calibration and explanations": whole - judging,
+        "write": write,
+    }
     return [
         {
             "stage": name,
@@ -199,6 +211,20 @@ def _stages(engine: Any, meter: Meter, size: int) -> list[dict[str, Any]]:
         }
         for name, cost in costs.items()
     ]
+
+
+def _members(model: Any) -> dict[str, Callable[[Any], Any]]:
+    """What asks each member of the model's judge, none for a forest alone."""
+    judge = model._forest.judge
+    ensemble = getattr(judge, "ensemble", judge)
+    if not isinstance(ensemble, Ensemble):
+        return {}
+    asked = {
+        name: partial(ensemble.member, name)
+        for name, weight in zip(MEMBERS, ensemble.weights.values, strict=True)
+        if weight
+    }
+    return asked if judge is ensemble else {**asked, "companion": judge.votes}
 
 
 def _everything(conn: Any) -> tuple[rows.Selection, Window]:

@@ -69,8 +69,8 @@ class TinyModel(Model):
             header={"detector": self._name, "format": FORMAT}, arrays={"threshold": np.array([self._threshold])}
         )
 
-    def predict(self, frame: pl.DataFrame) -> pl.DataFrame:
-        found = super().predict(frame)
+    def judged(self, frame: pl.DataFrame, features: NDArray[np.float32]) -> pl.DataFrame:
+        found = super().judged(frame, features)
         if not self._classes:
             return found
         attack = pl.when("is_anomaly").then(pl.lit("DoS Hulk")).otherwise(pl.lit("BENIGN"))

@@ -170,6 +170,25 @@ def test_leaving_early_closes_the_source(taken: int) -> None:
     assert threading.active_count() == begun
 
 
+def test_scoring_that_is_left_early_leaves_its_source_at_rest() -> None:
+    frame, closed = make_logs(2_000, seed=9), []
+
+    def source() -> Generator[pl.DataFrame]:
+        try:
+            yield from in_chunks(frame, 100)
+        finally:
+            closed.append(True)
+
+    begun = threading.active_count()
+    with (
+        scoring.ahead(source()) as frames,
+        scoring.ahead(scoring.score(frames, model(), context=CONTEXT)) as scored,
+    ):
+        assert next(scored).height == 100
+    assert closed == [True]
+    assert threading.active_count() == begun
+
+
 def test_an_error_of_the_source_comes_where_its_item_would_have() -> None:
     def source() -> Generator[int]:
         yield 1
