@@ -1,0 +1,155 @@
+/* Counts, sums and medians of windows that move forward over the lines of each service. Called through ctypes; needs no
+ * Python. Everything is an integer, so the numpy version gives the same.
+ *
+ * The lines are regrouped by service, in the order of time within each. A window is then one slice of that order, and
+ * its ends never go back: each line enters once and leaves once. For the medians, the response times of a service are
+ * ranked, and a Fenwick tree over the ranks says which are in the window.
+ */
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The rows of `out`, in the order of the fields of `Counts`. */
+enum { FIRST, PREVIOUS, VOLUME, ERRORS, PRESENT, SUM, HIGH, LOW, LOWER, UPPER };
+
+#define DIGIT 11 /* bits sorted by at a time: three passes take more than 32 bits */
+#define PASSES 3
+
+/* What is in the window at present. */
+typedef struct {
+    const uint8_t *error, *present;
+    const int64_t *response;
+    const int32_t *rank;
+    int32_t *tree, size;
+    int64_t errors, count, sum, high, low;
+} Window;
+
+/* A line enters (by 1) or leaves (by -1). */
+static void move(Window *w, int32_t line, int32_t by)
+{
+    w->errors += by * w->error[line];
+    if (!w->present[line])
+        return;
+    const uint64_t square = (uint64_t)w->response[line] * (uint64_t)w->response[line];
+    w->count += by;
+    w->sum += by * w->response[line];
+    w->high += by * (int64_t)(square >> 32);
+    w->low += by * (int64_t)(square & 0xFFFFFFFF);
+    for (int32_t at = w->rank[line] + 1; at <= w->size; at += at & -at)
+        w->tree[at] += by;
+}
+
+static int32_t kth(const int32_t *tree, int32_t size, int32_t k)
+{
+    int32_t at = 0;
+    for (int32_t step = size; step > 0; step >>= 1)
+        if (at + step <= size && tree[at + step] <= k) {
+            at += step;
+            k -= tree[at];
+        }
+    return at;
+}
+
+/* `rows` in the order of their response times, which are below 2^32; returns which of two buffers holds it. */
+static int32_t *by_response(const int64_t *response, int32_t n, int32_t *rows, int32_t *spare)
+{
+    for (int32_t row = 0; row < n; row++)
+        rows[row] = row;
+    for (int pass = 0; pass < PASSES; pass++) {
+        int32_t begins[1 << DIGIT] = {0}, begin = 0;
+        for (int32_t row = 0; row < n; row++)
+            begins[response[row] >> (pass * DIGIT) & ((1 << DIGIT) - 1)]++;
+        for (int digit = 0; digit < 1 << DIGIT; digit++) {
+            const int32_t count = begins[digit];
+            begins[digit] = begin;
+            begin += count;
+        }
+        for (int32_t place = 0; place < n; place++) {
+            const int32_t row = rows[place];
+            spare[begins[response[row] >> (pass * DIGIT) & ((1 << DIGIT) - 1)]++] = row;
+        }
+        int32_t *swap = rows;
+        rows = spare;
+        spare = swap;
+    }
+    return rows;
+}
+
+/* Of n lines: time, service (0 to services - 1), whether it is an error, response time (0 where `present` is 0).
+ * `asked` has the place of a line among the `width` columns of `out`, shape (10, width), or -1. Returns 0, or -1
+ * without memory.
+ */
+int millrace_windows(const int64_t *ts, const int64_t *service, const uint8_t *error, const int64_t *response,
+                     const uint8_t *present, int64_t lines, int64_t services, int64_t span, const int64_t *asked,
+                     int64_t width, int64_t *out)
+{
+    const int32_t n = (int32_t)lines;
+    int32_t *begin = calloc((size_t)services + 1, sizeof *begin); /* of each service in `order`, then its end */
+    int32_t *ranked = calloc((size_t)services + 1, sizeof *ranked);
+    int32_t *order = malloc(((size_t)n + 1) * sizeof *order);
+    int32_t *rank = malloc(((size_t)n + 1) * sizeof *rank);
+    int32_t *buffer = malloc(((size_t)n + 1) * 2 * sizeof *buffer);
+    int32_t *tree = malloc((2 * (size_t)n + 2) * sizeof *tree);
+    int64_t *sorted = malloc(((size_t)n + 1) * sizeof *sorted); /* response times by service and rank */
+    const int failed = !begin || !ranked || !order || !rank || !buffer || !tree || !sorted;
+
+    if (!failed) {
+        for (int32_t row = 0; row < n; row++)
+            begin[service[row] + 1]++;
+        for (int64_t s = 0; s < services; s++)
+            begin[s + 1] += begin[s];
+        const int32_t *by_value = by_response(response, n, buffer, buffer + n);
+        for (int32_t place = 0; place < n; place++) {
+            const int32_t row = by_value[place];
+            if (present[row]) {
+                rank[row] = ranked[service[row]]++;
+                sorted[begin[service[row]] + rank[row]] = response[row];
+            }
+        }
+        for (int32_t row = 0; row < n; row++)
+            order[begin[service[row]]++] = row; /* begin[s] ends up as the end of service s */
+        for (int32_t row = 0, first = 0; row < n; row++) {
+            while (ts[first] <= ts[row] - span)
+                first++;
+            if (asked[row] >= 0)
+                out[FIRST * width + asked[row]] = first;
+        }
+    }
+    for (int64_t s = 0; s < services && !failed; s++) {
+        int32_t start = s ? begin[s - 1] : 0;
+        const int64_t *values = sorted + start;
+        Window w = {.error = error, .present = present, .response = response, .rank = rank, .tree = tree, .size = 1};
+        while (w.size < ranked[s])
+            w.size *= 2;
+        memset(tree, 0, ((size_t)w.size + 1) * sizeof *tree);
+        for (int32_t last = start; last < begin[s]; last++) {
+            const int32_t row = order[last];
+            move(&w, row, 1);
+            for (; ts[order[start]] <= ts[row] - span; start++)
+                move(&w, order[start], -1);
+            if (asked[row] < 0)
+                continue;
+            int64_t *found = out + asked[row];
+            found[PREVIOUS * width] = last > start ? order[last - 1] : -1;
+            found[VOLUME * width] = last - start + 1;
+            found[ERRORS * width] = w.errors;
+            found[PRESENT * width] = w.count;
+            found[SUM * width] = w.sum;
+            found[HIGH * width] = w.high;
+            found[LOW * width] = w.low;
+            if (w.count) {
+                found[LOWER * width] = values[kth(tree, w.size, (int32_t)((w.count - 1) / 2))];
+                found[UPPER * width] =
+                    w.count % 2 ? found[LOWER * width] : values[kth(tree, w.size, (int32_t)(w.count / 2))];
+            }
+        }
+    }
+    free(begin);
+    free(ranked);
+    free(order);
+    free(rank);
+    free(buffer);
+    free(tree);
+    free(sorted);
+    return failed ? -1 : 0;
+}
