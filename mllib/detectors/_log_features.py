@@ -9,9 +9,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from mllib.features.encoders import LEVELS, canonical_level_codes, category_codes, cyclic_time, factorize, one_hot
+from mllib.features.encoders import LEVELS, category_codes, cyclic_time, factorize, one_hot
 from mllib.features.text import WIDTH, TemplateVectorizer, distinct_templates
-from mllib.features.windows import epoch_us, response_times, windows
+from mllib.features.windows import figures, windows
 
 SERVICES = 10
 
@@ -43,9 +43,8 @@ class Measured:
 
 def measure(frame: pl.DataFrame, rows: NDArray[np.int64]) -> Measured:
     """Measure the rows at positions ``rows`` (ascending) of a log frame; the others are their context."""
-    window = windows(frame, rows)
-    together = len(rows) and rows[-1] - rows[0] + 1 == len(rows)  # then they need no copy
-    chosen = frame[int(rows[0]) : int(rows[-1]) + 1] if together else frame[rows]
+    columns = figures(frame)
+    window = windows(frame, rows, columns)
     follows = np.flatnonzero(window.previous >= 0)
     read = np.zeros(frame.height, dtype=bool)
     read[rows] = read[window.previous[follows]] = True
@@ -53,18 +52,16 @@ def measure(frame: pl.DataFrame, rows: NDArray[np.int64]) -> Measured:
     template_at, templates = distinct_templates(frame["message"].filter(pl.Series(read)))
     previous_of = np.full(len(rows), -1, dtype=np.int64)
     previous_of[follows] = template_at[place[window.previous[follows]]]
-    response_us, present = response_times(chosen)
-    status = chosen["status_code"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
     numbers = np.empty((len(rows), len(_BEFORE) + len(_WINDOWS)), dtype=np.float32)
-    numbers[:, 0] = np.where(present, response_us / 1e3, np.nan)
-    numbers[:, 1] = status
-    numbers[:, 2:6] = cyclic_time(epoch_us(chosen))
+    numbers[:, 0] = np.where(columns.present[rows], columns.response_us[rows] / 1e3, np.nan)
+    numbers[:, 1] = columns.status[rows]
+    numbers[:, 2:6] = cyclic_time(columns.ts[rows])
     for column, name in enumerate(_WINDOWS, start=len(_BEFORE)):
         numbers[:, column] = getattr(window, name)
     return Measured(
         numbers=numbers,
-        level=canonical_level_codes(chosen["level"]),
-        service=chosen["service"],
+        level=columns.level[rows],
+        service=frame["service"][rows],
         template_of=template_at[place[rows]],
         previous_of=previous_of,
         templates=templates,

@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -25,7 +26,8 @@ from numpy.typing import NDArray
 
 from mllib.detectors._log_features import Measured
 from mllib.errors import BadArtifact
-from mllib.features.encoders import factorize
+from mllib.features._memo import Memo
+from mllib.features.encoders import factorize, without_nulls
 
 SURPRISES = ("template_surprise", "template_in_service_surprise", "template_order_surprise", "words_surprise")
 MAX_KEYS = 20_000
@@ -65,7 +67,12 @@ class Table:
 
     def counts(self, keys: Ints) -> Ints:
         """How many training rows had each key."""
-        return np.append(self.rows, 0)[self.places(keys)]
+        return self.rows_at[self.places(keys)]
+
+    @cached_property
+    def rows_at(self) -> Ints:
+        """How many training rows had the key of each place, 0 for that of unknown ones."""
+        return np.append(self.rows, 0)
 
 
 _TABLES = ("template", "service", "word", "pair", "transition")
@@ -93,7 +100,7 @@ class Surprises:
         is as new as what comes after it: without this, a threshold would be far too low for the lines of tomorrow.
         """
         n = len(measured.template_of)
-        service_of, services = factorize(measured.service.fill_null(""))
+        service_of, services = factorize(without_nulls(measured.service))
         rows_of_word, word_of, words = _words(measured.templates)
         template = _hashes(measured.templates)
         often = np.bincount(measured.template_of, minlength=len(template))
@@ -142,26 +149,45 @@ class Surprises:
         """Shape (n, 4), in the order of SURPRISES."""
         tables = self._tables
         places = len(tables["template"].keys) + 2
-        template = tables["template"].places(_hashes(measured.templates))
+        template, rarest = self._templates(measured.templates.to_list())
         line = template[measured.template_of]
-        service_of, services = factorize(measured.service.fill_null(""))
-        at = tables["service"].places(_hashes(services))[service_of]
+        service_of, services = factorize(without_nulls(measured.service))
+        at = np.array(self._services.of(services.to_list()), dtype=np.int64)[service_of]
         before = _before(template, measured.previous_of, places)
         result = np.empty((len(line), len(SURPRISES)), dtype=np.float32)
         result[:, :3] = _chain(
             self._rows,
             (
-                np.append(tables["template"].rows, 0)[line],
+                tables["template"].rows_at[line],
                 tables["pair"].counts(at * places + line),
                 tables["transition"].counts(before * places + line),
             ),
-            (np.append(tables["service"].rows, 0)[at], self._before_rows[before]),
+            (tables["service"].rows_at[at], self._before_rows[before]),
             (self._kinds["service_kinds"][at], self._kinds["before_kinds"][before]),
         )
-        rows_of_word, word_of, words = _words(measured.templates)
-        bits = _bits(tables["word"].counts(_hashes(words)), self._rows)[word_of]
-        result[:, 3] = _mean_of_rarest(rows_of_word, bits, len(template))[measured.template_of]
+        result[:, 3] = rarest[measured.template_of]
         return result
+
+    def _templates(self, texts: list[str]) -> tuple[Ints, Floats]:
+        """Of each template its place, and the mean of its rarest words."""
+        known = self._known.of(texts)
+        return np.array([place for place, _ in known], dtype=np.int64), np.array([mean for _, mean in known])
+
+    @cached_property
+    def _known(self) -> Memo[tuple[int, float]]:
+        def compute(texts: list[str]) -> list[tuple[int, float]]:
+            templates = pl.Series(texts, dtype=pl.String)
+            places = self._tables["template"].places(_hashes(templates))
+            rows_of_word, word_of, words = _words(templates)
+            bits = _bits(self._tables["word"].counts(_hashes(words)), self._rows)[word_of]
+            means = _mean_of_rarest(rows_of_word, bits, len(templates))
+            return list(zip(places.tolist(), means.tolist(), strict=True))
+
+        return Memo(compute)
+
+    @cached_property
+    def _services(self) -> Memo[int]:
+        return Memo(lambda names: self._tables["service"].places(_hashes(pl.Series(names, dtype=pl.String))).tolist())
 
     @property
     def arrays(self) -> dict[str, NDArray[Any]]:

@@ -90,15 +90,17 @@ def in_numpy(lines: Lines, rows: Ints, span: int) -> Counts:
     squares = values.astype(np.uint64) ** 2
     counted = _running(present)
     begin, stop = counted[start], counted[end]
-    sums = [
-        total[stop] - total[begin]
-        for total in map(_running, (values, squares >> np.uint64(32), squares & np.uint64(0xFFFFFFFF)))
-    ]
+    total, high, low = (
+        sums[stop] - sums[begin]
+        for sums in map(_running, (values, squares >> np.uint64(32), squares & np.uint64(0xFFFFFFFF)))
+    )
     some = stop > begin
     lower, upper = np.zeros((2, len(rows)), dtype=np.int64)
     lower[some], upper[some] = _middles(values, begin[some], stop[some])
     errors = _running(lines.error[order])
-    return Counts(first, previous, end - start, errors[end] - errors[start], stop - begin, *sums, lower, upper)
+    return Counts(
+        first, previous, end - start, errors[end] - errors[start], stop - begin, total, high, low, lower, upper
+    )
 
 
 @cache

@@ -66,8 +66,8 @@ def factorize(values: pl.Series) -> tuple[NDArray[np.int64], pl.Series]:
         codes = [places.setdefault(value, len(places)) for value in values.to_list()]
         return np.array(codes, dtype=np.int64), pl.Series(values.name, list(places), dtype=pl.String)
     distinct = values.unique(maintain_order=True)
-    places = pl.int_range(len(distinct), dtype=pl.Int64, eager=True)
-    return values.replace_strict(distinct, places, return_dtype=pl.Int64).to_numpy(), distinct
+    place = pl.int_range(len(distinct), dtype=pl.Int64, eager=True)
+    return values.replace_strict(distinct, place, return_dtype=pl.Int64).to_numpy(), distinct
 
 
 def canonical_level_codes(levels: pl.Series) -> NDArray[np.int8]:

@@ -7,13 +7,16 @@ anything that looks like a secret become placeholders), and all else is done onc
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from mllib.features.encoders import category_codes, factorize
+from mllib.features._memo import Memo
+from mllib.features.encoders import category_codes, factorize, without_nulls
 
 MAX_CHARACTERS = 500
 """A message is cut here before anything looks at it, so that a line of a million characters costs no more."""
@@ -60,6 +63,14 @@ _MASKS = (
     (r"[\w+-]*\d[\w.:%+-]*", "<num>"),
 )
 
+_MASKED = pl.first()
+for _pattern, _placeholder in _MASKS:
+    _MASKED = _MASKED.str.replace_all(_pattern, _placeholder)
+
+_FEW = 250  # messages up to which Python is faster than a query of polars
+# What _DIGITS matches is a whole run of hexadecimal digits: said so, Python need not try each place within one.
+_RUN_WITH_DIGIT = re.compile(r"(?<![0-9a-f])[a-f]*[0-9][0-9a-f]*")
+
 
 def mask(messages: pl.Series) -> pl.Series:
     """The template of each message: lower case, its first 500 characters, everything variable a placeholder.
@@ -76,16 +87,36 @@ def distinct_templates(messages: pl.Series) -> tuple[NDArray[np.int64], pl.Serie
     A null message has the empty template.
     """
     messages = messages.cast(pl.String)
+    shape_of, shapes = factorize(_few_shapes(messages) if len(messages) <= _FEW else _shapes(messages))
+    template_of, templates = factorize(pl.Series("template", _TEMPLATES.of(shapes.to_list()), dtype=pl.String))
+    return template_of[shape_of], templates
+
+
+def _shapes(messages: pl.Series) -> pl.Series:
+    """Lower case, cut, every run of digits a 0; null becomes empty."""
     head = messages.fill_null("").str.head(MAX_CHARACTERS)
     cut = messages.str.len_bytes().fill_null(0) > head.str.len_bytes()
     if cut.any():
         # The cut may have gone through a secret, whose first half no longer looks like one.
         head = pl.select(pl.when(cut).then(head.str.replace(r"\S*$", "")).otherwise(head)).to_series()
-    shape_of, shapes = factorize(head.str.to_lowercase().str.replace_all(_DIGITS, "0"))
-    for pattern, placeholder in _MASKS:
-        shapes = shapes.str.replace_all(pattern, placeholder)
-    template_of, templates = factorize(shapes)
-    return template_of[shape_of], templates
+    return head.str.to_lowercase().str.replace_all(_DIGITS, "0")
+
+
+def _few_shapes(messages: pl.Series) -> pl.Series:
+    """The same without a query. Of what is not plain ASCII, Python and polars might think differently."""
+    texts = [text or "" for text in messages.to_list()]
+    plain = [text.isascii() and len(text) <= MAX_CHARACTERS for text in texts]
+    if not all(plain):
+        return _shapes(messages)
+    return pl.Series([_RUN_WITH_DIGIT.sub("0", text.lower()) for text in texts], dtype=pl.String)
+
+
+def _masked(shapes: list[str]) -> list[str]:
+    masked = pl.Series(shapes, dtype=pl.String).to_frame().select(_MASKED).to_series()
+    return masked.to_list()
+
+
+_TEMPLATES = Memo(_masked)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +135,15 @@ class TemplateVectorizer:
 
     def transform(self, templates: pl.Series) -> NDArray[np.float32]:
         """Shape (n, WIDTH), float32: each row of length 1, or all zeros when no term occurs. Null counts as empty."""
+        vectors = self._vectors.of(without_nulls(templates).to_list())
+        return np.stack(vectors) if vectors else np.empty((0, WIDTH), dtype=np.float32)
+
+    @cached_property
+    def _vectors(self) -> Memo[NDArray[np.float32]]:
+        return Memo(lambda templates: list(self._computed(templates)))
+
+    def _computed(self, texts: list[str]) -> NDArray[np.float32]:
+        templates = pl.Series(texts, dtype=pl.String)
         rows, occurring = terms(templates)
         columns = category_codes(occurring, self.vocabulary)
         known = columns >= 0

@@ -43,19 +43,49 @@ class Windows:
     previous: Ints  # position in the frame of the service's row before, -1 when there is none within the window
 
 
-def windows(frame: pl.DataFrame, rows: Ints) -> Windows:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Figures:
+    """The columns of a log frame that are figures, or count as such."""
+
+    ts: Ints  # microseconds since 1970 in UTC
+    level: NDArray[np.int8]  # codes of LEVELS, -1 for none
+    status: Floats  # NaN where there is none
+    response_us: Ints  # whole microseconds, clipped at an hour; 0 where ``present`` is False
+    present: NDArray[np.bool_]  # null, infinite, NaN and negative response times are left out
+
+
+def figures(frame: pl.DataFrame) -> Figures:
+    """Of each row of a log frame."""
+    response = numbers(frame["response_time_ms"])
+    present = np.isfinite(response) & (response >= 0)
+    clipped = np.minimum(np.where(present, response, 0.0), MAX_RESPONSE_TIME_MS)
+    return Figures(
+        ts=frame["ts"].cast(pl.Int64).to_numpy(),
+        level=canonical_level_codes(frame["level"]),
+        status=numbers(frame["status_code"]),
+        response_us=np.rint(clipped * 1e3).astype(np.int64),
+        present=present,
+    )
+
+
+def windows(frame: pl.DataFrame, rows: Ints, read: Figures | None = None) -> Windows:
     """The window figures of the rows at positions ``rows`` (ascending) of a log frame sorted by (ts, log_id).
 
-    Context rows count in the windows of others; a missing service is a service of its own. Null, infinite, NaN and
-    negative response times are left out.
+    Context rows count in the windows of others; a missing service is a service of its own. A row counts as an error
+    when its level says ERROR or CRITICAL, or its status code is 500 or above. ``read`` saves reading the frame.
     """
-    ts = epoch_us(frame)
+    read = read or figures(frame)
     service, _ = factorize(without_nulls(frame["service"]))
-    response_us, present = response_times(frame)
-    lines = Lines(ts=ts, service=service, error=is_error(frame), response=response_us, present=present)
+    lines = Lines(
+        ts=read.ts,
+        service=service,
+        error=(read.level >= min(ERROR_LEVELS)) | (read.status >= 500),
+        response=read.response_us,
+        present=read.present,
+    )
     counted = counts(lines, rows, WINDOW_US)
     follows = counted.previous >= 0
-    since = np.where(follows, ts[rows] - ts[counted.previous], WINDOW_US)
+    since = np.where(follows, read.ts[rows] - read.ts[counted.previous], WINDOW_US)
     mean, std = _mean_and_deviation(counted)
     return Windows(
         time_since_last_log=since / 1e6,
@@ -67,27 +97,6 @@ def windows(frame: pl.DataFrame, rows: Ints) -> Windows:
         log_volume_5min=counted.volume.astype(np.float64),
         previous=counted.previous,
     )
-
-
-def epoch_us(frame: pl.DataFrame) -> Ints:
-    """``ts`` as microseconds since 1970 in UTC."""
-    return frame["ts"].cast(pl.Int64).to_numpy()
-
-
-def is_error(frame: pl.DataFrame) -> NDArray[np.bool_]:
-    """Which rows count as errors: the level says ERROR or CRITICAL, or the status code is 500 or above."""
-    errors: NDArray[np.bool_] = (canonical_level_codes(frame["level"]) >= min(ERROR_LEVELS)) | (
-        numbers(frame["status_code"]) >= 500
-    )
-    return errors
-
-
-def response_times(frame: pl.DataFrame) -> tuple[Ints, NDArray[np.bool_]]:
-    """Response times in whole microseconds, clipped at an hour, and which of them are there (0 where not)."""
-    values = numbers(frame["response_time_ms"])
-    present = np.isfinite(values) & (values >= 0)
-    clipped = np.minimum(np.where(present, values, 0.0), MAX_RESPONSE_TIME_MS)
-    return np.rint(clipped * 1e3).astype(np.int64), present
 
 
 def _mean_and_deviation(counted: Counts) -> tuple[Floats, Floats]:

@@ -93,5 +93,5 @@ def test_counts_are_those_of_each_window(run) -> None:
 )
 def test_what_would_be_read_beyond_an_end_is_refused(changed: dict[str, np.ndarray], rows: list[int]) -> None:
     given = Lines(**{**vars(lines(3)), **changed})
-    with pytest.raises(ValueError, match="rows|services|response|length"):
+    with pytest.raises(ValueError, match=r"rows|services|response|length"):
         counts(given, np.array(rows), SPAN)
