@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from mllib.detectors._log_features import Measured
 from mllib.errors import BadArtifact
 from mllib.features._memo import Memo
-from mllib.features.encoders import factorize, without_nulls
+from mllib.features.encoders import distinct_codes, factorize, without_nulls
 
 SURPRISES = ("template_surprise", "template_in_service_surprise", "template_order_surprise", "words_surprise")
 MAX_KEYS = 20_000
@@ -151,8 +151,8 @@ class Surprises:
         places = len(tables["template"].keys) + 2
         template, rarest = self._templates(measured.templates.to_list())
         line = template[measured.template_of]
-        service_of, services = factorize(without_nulls(measured.service))
-        at = np.array(self._services.of(services.to_list()), dtype=np.int64)[service_of]
+        service_of, services = distinct_codes(without_nulls(measured.service))
+        at = np.array(self._services.of(services), dtype=np.int64)[service_of]
         before = _before(template, measured.previous_of, places)
         result = np.empty((len(line), len(SURPRISES)), dtype=np.float32)
         result[:, :3] = _chain(

@@ -61,13 +61,20 @@ def factorize(values: pl.Series) -> tuple[NDArray[np.int64], pl.Series]:
 
     Takes strings without nulls.
     """
-    if len(values) <= FEW:
+    codes, distinct = distinct_codes(values)
+    return codes, pl.Series(values.name, distinct, dtype=pl.String)
+
+
+def distinct_codes(values: pl.Series | list[str]) -> tuple[NDArray[np.int64], list[str]]:
+    """``factorize`` with the distinct values as a list, which few of them are sooner made into."""
+    if len(values) <= FEW or isinstance(values, list):
         places: dict[str, int] = {}
-        codes = [places.setdefault(value, len(places)) for value in values.to_list()]
-        return np.array(codes, dtype=np.int64), pl.Series(values.name, list(places), dtype=pl.String)
+        written = values if isinstance(values, list) else values.to_list()
+        codes = [places.setdefault(value, len(places)) for value in written]
+        return np.array(codes, dtype=np.int64), list(places)
     distinct = values.unique(maintain_order=True)
     place = pl.int_range(len(distinct), dtype=pl.Int64, eager=True)
-    return values.replace_strict(distinct, place, return_dtype=pl.Int64).to_numpy(), distinct
+    return values.replace_strict(distinct, place, return_dtype=pl.Int64).to_numpy(), distinct.to_list()
 
 
 def canonical_level_codes(levels: pl.Series) -> NDArray[np.int8]:

@@ -16,7 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from mllib.features._memo import Memo
-from mllib.features.encoders import category_codes, factorize, without_nulls
+from mllib.features.encoders import category_codes, distinct_codes, without_nulls
 
 MAX_CHARACTERS = 500
 """A message is cut here before anything looks at it, so that a line of a million characters costs no more."""
@@ -87,9 +87,9 @@ def distinct_templates(messages: pl.Series) -> tuple[NDArray[np.int64], pl.Serie
     A null message has the empty template.
     """
     messages = messages.cast(pl.String)
-    shape_of, shapes = factorize(_few_shapes(messages) if len(messages) <= _FEW else _shapes(messages))
-    template_of, templates = factorize(pl.Series("template", _TEMPLATES.of(shapes.to_list()), dtype=pl.String))
-    return template_of[shape_of], templates
+    shape_of, shapes = distinct_codes(_few_shapes(messages) if len(messages) <= _FEW else _shapes(messages))
+    template_of, templates = distinct_codes(_TEMPLATES.of(shapes))
+    return template_of[shape_of], pl.Series("template", templates, dtype=pl.String)
 
 
 def _shapes(messages: pl.Series) -> pl.Series:
@@ -102,13 +102,13 @@ def _shapes(messages: pl.Series) -> pl.Series:
     return head.str.to_lowercase().str.replace_all(_DIGITS, "0")
 
 
-def _few_shapes(messages: pl.Series) -> pl.Series:
+def _few_shapes(messages: pl.Series) -> pl.Series | list[str]:
     """The same without a query. Of what is not plain ASCII, Python and polars might think differently."""
     texts = [text or "" for text in messages.to_list()]
     plain = [text.isascii() and len(text) <= MAX_CHARACTERS for text in texts]
     if not all(plain):
         return _shapes(messages)
-    return pl.Series([_RUN_WITH_DIGIT.sub("0", text.lower()) for text in texts], dtype=pl.String)
+    return [_RUN_WITH_DIGIT.sub("0", text.lower()) for text in texts]
 
 
 def _masked(shapes: list[str]) -> list[str]:

@@ -17,7 +17,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from mllib.features._window_counts import Counts, Lines, counts
-from mllib.features.encoders import ERROR_LEVELS, canonical_level_codes, factorize, numbers, without_nulls
+from mllib.features.encoders import ERROR_LEVELS, canonical_level_codes, distinct_codes, numbers, without_nulls
 
 WINDOW = timedelta(minutes=5)
 WINDOW_US = 300_000_000
@@ -75,7 +75,7 @@ def windows(frame: pl.DataFrame, rows: Ints, read: Figures | None = None) -> Win
     when its level says ERROR or CRITICAL, or its status code is 500 or above. ``read`` saves reading the frame.
     """
     read = read or figures(frame)
-    service, _ = factorize(without_nulls(frame["service"]))
+    service, _ = distinct_codes(without_nulls(frame["service"]))
     lines = Lines(
         ts=read.ts,
         service=service,
