@@ -45,6 +45,8 @@ def measure(frame: pl.DataFrame, rows: NDArray[np.int64]) -> Measured:
     """Measure the rows at positions ``rows`` (ascending) of a log frame; the others are their context."""
     columns = figures(frame)
     window = windows(frame, rows, columns)
+    together = len(rows) and rows[-1] - rows[0] + 1 == len(rows)  # as a rule: then they need no copy
+    chosen = slice(int(rows[0]), int(rows[-1]) + 1) if together else rows
     follows = np.flatnonzero(window.previous >= 0)
     read = np.zeros(frame.height, dtype=bool)
     read[rows] = read[window.previous[follows]] = True
@@ -53,16 +55,16 @@ def measure(frame: pl.DataFrame, rows: NDArray[np.int64]) -> Measured:
     previous_of = np.full(len(rows), -1, dtype=np.int64)
     previous_of[follows] = template_at[place[window.previous[follows]]]
     numbers = np.empty((len(rows), len(_BEFORE) + len(_WINDOWS)), dtype=np.float32)
-    numbers[:, 0] = np.where(columns.present[rows], columns.response_us[rows] / 1e3, np.nan)
-    numbers[:, 1] = columns.status[rows]
-    numbers[:, 2:6] = cyclic_time(columns.ts[rows])
+    numbers[:, 0] = np.where(columns.present[chosen], columns.response_us[chosen] / 1e3, np.nan)
+    numbers[:, 1] = columns.status[chosen]
+    numbers[:, 2:6] = cyclic_time(columns.ts[chosen])
     for column, name in enumerate(_WINDOWS, start=len(_BEFORE)):
         numbers[:, column] = getattr(window, name)
     return Measured(
         numbers=numbers,
-        level=columns.level[rows],
-        service=frame["service"][rows],
-        template_of=template_at[place[rows]],
+        level=columns.level[chosen],
+        service=frame["service"][chosen],
+        template_of=template_at[place[chosen]],
         previous_of=previous_of,
         templates=templates,
     )
