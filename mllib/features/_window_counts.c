@@ -3,7 +3,7 @@
  *
  * The lines are regrouped by service, in the order of time within each. A window is then one slice of that order, and
  * its ends never go back: each line enters once and leaves once. For the medians, the response times of a service are
- * ranked, and a Fenwick tree over the ranks says which are in the window.
+ * ranked: a bit per rank says which are in the window, and a Fenwick tree over words of 64 bits how many.
  */
 #include <stdint.h>
 #include <stdlib.h>
@@ -20,7 +20,8 @@ typedef struct {
     const uint8_t *error, *present;
     const int64_t *response;
     const int32_t *rank;
-    int32_t *tree, size;
+    uint64_t *bits;
+    int32_t *tree, words; /* a power of 2 */
     int64_t errors, count, sum, high, low;
 } Window;
 
@@ -35,19 +36,26 @@ static void move(Window *w, int32_t line, int32_t by)
     w->sum += by * w->response[line];
     w->high += by * (int64_t)(square >> 32);
     w->low += by * (int64_t)(square & 0xFFFFFFFF);
-    for (int32_t at = w->rank[line] + 1; at <= w->size; at += at & -at)
+    const int32_t word = w->rank[line] / 64;
+    w->bits[word] ^= (uint64_t)1 << w->rank[line] % 64;
+    for (int32_t at = word + 1; at <= w->words; at += at & -at)
         w->tree[at] += by;
 }
 
-static int32_t kth(const int32_t *tree, int32_t size, int32_t k)
+/* The rank of the k-th smallest (from 0) of the more than k in the window. */
+static int32_t kth(const Window *w, int32_t k)
 {
-    int32_t at = 0;
-    for (int32_t step = size; step > 0; step >>= 1)
-        if (at + step <= size && tree[at + step] <= k) {
-            at += step;
-            k -= tree[at];
-        }
-    return at;
+    int32_t word = 0;
+    for (int32_t step = w->words / 2; step > 0; step /= 2) {
+        const int32_t there = w->tree[word + step];
+        const int32_t further = -(there <= k); /* all bits or none: to guess at a branch would take longer */
+        word += step & further;
+        k -= there & further;
+    }
+    uint64_t left = w->bits[word];
+    while (k-- > 0)
+        left &= left - 1;
+    return word * 64 + __builtin_ctzll(left);
 }
 
 /* `rows` in the order of their response times, which are below 2^32; returns which of two buffers holds it. */
@@ -89,9 +97,10 @@ int millrace_windows(const int64_t *ts, const int64_t *service, const uint8_t *e
     int32_t *order = malloc(((size_t)n + 1) * sizeof *order);
     int32_t *rank = malloc(((size_t)n + 1) * sizeof *rank);
     int32_t *buffer = malloc(((size_t)n + 1) * 2 * sizeof *buffer);
-    int32_t *tree = malloc((2 * (size_t)n + 2) * sizeof *tree);
+    int32_t *tree = malloc(((size_t)n / 32 + 3) * sizeof *tree);
+    uint64_t *bits = malloc(((size_t)n / 64 + 1) * sizeof *bits);
     int64_t *sorted = malloc(((size_t)n + 1) * sizeof *sorted); /* response times by service and rank */
-    const int failed = !begin || !ranked || !order || !rank || !buffer || !tree || !sorted;
+    const int failed = !begin || !ranked || !order || !rank || !buffer || !tree || !bits || !sorted;
 
     if (!failed) {
         for (int32_t row = 0; row < n; row++)
@@ -109,7 +118,7 @@ int millrace_windows(const int64_t *ts, const int64_t *service, const uint8_t *e
         for (int32_t row = 0; row < n; row++)
             order[begin[service[row]]++] = row; /* begin[s] ends up as the end of service s */
         for (int32_t row = 0, first = 0; row < n; row++) {
-            while (ts[first] <= ts[row] - span)
+            while (first < row && ts[first] <= ts[row] - span)
                 first++;
             if (asked[row] >= 0)
                 out[FIRST * width + asked[row]] = first;
@@ -118,14 +127,16 @@ int millrace_windows(const int64_t *ts, const int64_t *service, const uint8_t *e
     for (int64_t s = 0; s < services && !failed; s++) {
         int32_t start = s ? begin[s - 1] : 0;
         const int64_t *values = sorted + start;
-        Window w = {.error = error, .present = present, .response = response, .rank = rank, .tree = tree, .size = 1};
-        while (w.size < ranked[s])
-            w.size *= 2;
-        memset(tree, 0, ((size_t)w.size + 1) * sizeof *tree);
+        Window w = {.error = error, .present = present, .response = response, .rank = rank, .bits = bits, .tree = tree};
+        w.words = 1;
+        while (w.words * 64 < ranked[s])
+            w.words *= 2;
+        memset(tree, 0, ((size_t)w.words + 1) * sizeof *tree);
+        memset(bits, 0, ((size_t)ranked[s] / 64 + 1) * sizeof *bits);
         for (int32_t last = start; last < begin[s]; last++) {
             const int32_t row = order[last];
             move(&w, row, 1);
-            for (; ts[order[start]] <= ts[row] - span; start++)
+            for (; start < last && ts[order[start]] <= ts[row] - span; start++)
                 move(&w, order[start], -1);
             if (asked[row] < 0)
                 continue;
@@ -138,9 +149,9 @@ int millrace_windows(const int64_t *ts, const int64_t *service, const uint8_t *e
             found[HIGH * width] = w.high;
             found[LOW * width] = w.low;
             if (w.count) {
-                found[LOWER * width] = values[kth(tree, w.size, (int32_t)((w.count - 1) / 2))];
+                found[LOWER * width] = values[kth(&w, (int32_t)((w.count - 1) / 2))];
                 found[UPPER * width] =
-                    w.count % 2 ? found[LOWER * width] : values[kth(tree, w.size, (int32_t)(w.count / 2))];
+                    w.count % 2 ? found[LOWER * width] : values[kth(&w, (int32_t)(w.count / 2))];
             }
         }
     }
@@ -150,6 +161,7 @@ int millrace_windows(const int64_t *ts, const int64_t *service, const uint8_t *e
     free(rank);
     free(buffer);
     free(tree);
+    free(bits);
     free(sorted);
     return failed ? -1 : 0;
 }

@@ -33,7 +33,8 @@ def _turn(parts: int) -> NDArray[np.float32]:
     return np.stack([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
 
 
-_HOURS, _DAYS = _turn(24), _turn(7)
+_WEEK = np.concatenate([np.tile(_turn(24), (7, 1)), np.repeat(_turn(7), 24, axis=0)], axis=1)
+"""Shape (168, 4): what ``cyclic_time`` gives for each hour of a week."""
 
 
 def numbers(values: pl.Series) -> NDArray[np.float64]:
@@ -98,9 +99,8 @@ def cyclic_time(epoch_us: NDArray[np.int64]) -> NDArray[np.float32]:
 
     Whole hours and days out of a table: the same instant gives the same bits everywhere. Instants before 1970 work.
     """
-    hour = epoch_us // _HOUR_US
-    day = hour // 24
-    return np.concatenate([_HOURS[hour % 24], _DAYS[(day + 3) % 7]], axis=1)  # 1970-01-01 was a Thursday
+    hours: NDArray[np.float32] = _WEEK[(epoch_us // _HOUR_US + 3 * 24) % len(_WEEK)]  # 1970-01-01 was a Thursday
+    return hours
 
 
 def one_hot(codes: NDArray[np.integer], width: int) -> NDArray[np.float32]:
