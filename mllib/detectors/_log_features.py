@@ -147,9 +147,9 @@ def assemble(
     out = np.empty((len(numbers), width + (0 if more is None else more.shape[1])), dtype=np.float32)
     if more is not None:
         out[:, width:] = more
+    out[:, :_NUMERIC] = numbers[:, :_NUMERIC]
     for column, fill in enumerate(fills):
-        out[:, column] = np.where(np.isnan(numbers[:, column]), np.float32(fill), numbers[:, column])
-    out[:, len(fills) : _NUMERIC] = numbers[:, len(fills) : _NUMERIC]
+        out[np.isnan(numbers[:, column]), column] = fill
     out[:, at_level:at_service] = one_hot(measured.level, len(LEVELS))
     out[:, at_service:at_window] = one_hot(category_codes(measured.service, services), SERVICES)
     out[:, at_window:at_text] = numbers[:, _NUMERIC:]

@@ -21,13 +21,13 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from mllib.detectors._log_features import Measured
 from mllib.errors import BadArtifact
 from mllib.features._memo import Memo
-from mllib.features.encoders import distinct_codes, factorize, without_nulls
+from mllib.features.encoders import distinct_codes, without_nulls
+from mllib.features.text import matches
 
 SURPRISES = ("template_surprise", "template_in_service_surprise", "template_order_surprise", "words_surprise")
 MAX_KEYS = 20_000
@@ -100,9 +100,10 @@ class Surprises:
         is as new as what comes after it: without this, a threshold would be far too low for the lines of tomorrow.
         """
         n = len(measured.template_of)
-        service_of, services = factorize(without_nulls(measured.service))
-        rows_of_word, word_of, words = _words(measured.templates)
-        template = _hashes(measured.templates)
+        service_of, services = distinct_codes(without_nulls(measured.service))
+        templates = measured.templates.to_list()
+        rows_of_word, word_of, words = _words(templates)
+        template = _hashes(templates)
         often = np.bincount(measured.template_of, minlength=len(template))
         tables = {
             "template": Table.of(template, often),
@@ -176,18 +177,17 @@ class Surprises:
     @cached_property
     def _known(self) -> Memo[tuple[int, float]]:
         def compute(texts: list[str]) -> list[tuple[int, float]]:
-            templates = pl.Series(texts, dtype=pl.String)
-            places = self._tables["template"].places(_hashes(templates))
-            rows_of_word, word_of, words = _words(templates)
+            places = self._tables["template"].places(_hashes(texts))
+            rows_of_word, word_of, words = _words(texts)
             bits = _bits(self._tables["word"].counts(_hashes(words)), self._rows)[word_of]
-            means = _mean_of_rarest(rows_of_word, bits, len(templates))
+            means = _mean_of_rarest(rows_of_word, bits, len(texts))
             return list(zip(places.tolist(), means.tolist(), strict=True))
 
         return Memo(compute)
 
     @cached_property
     def _services(self) -> Memo[int]:
-        return Memo(lambda names: self._tables["service"].places(_hashes(pl.Series(names, dtype=pl.String))).tolist())
+        return Memo(lambda names: self._tables["service"].places(_hashes(names)).tolist())
 
     @property
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -267,12 +267,11 @@ def _before(template: Ints, previous_of: Ints, places: int) -> Ints:
     return before
 
 
-def _words(templates: pl.Series) -> tuple[Ints, Ints, pl.Series]:
+def _words(templates: list[str]) -> tuple[Ints, Ints, list[str]]:
     """Every different word of each template: the template's position, the word's in the last, the distinct words."""
-    lists = templates.str.extract_all(_WORD).list.unique(maintain_order=True)
-    rows = np.repeat(np.arange(len(lists)), lists.list.len().to_numpy())
-    word_of, words = factorize(lists.explode(empty_as_null=False).cast(pl.String))
-    return rows, word_of, words
+    words = [list(dict.fromkeys(found)) for found in matches(templates, _WORD)]
+    rows = np.repeat(np.arange(len(words)), [len(of_template) for of_template in words])
+    return rows, *distinct_codes([word for of_template in words for word in of_template])
 
 
 def _mean_of_rarest(rows: Ints, bits: Floats, templates: int) -> Floats:
@@ -284,9 +283,9 @@ def _mean_of_rarest(rows: Ints, bits: Floats, templates: int) -> Floats:
     return total / np.maximum(np.bincount(rows[kept], minlength=templates), 1)
 
 
-def _hashes(texts: pl.Series) -> Ints:
+def _hashes(texts: list[str]) -> Ints:
     """64 bits of each text, the same with any version of any library."""
-    digests = b"".join(hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts.to_list())
+    digests = b"".join(hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts)
     return np.frombuffer(digests, dtype="<i8").astype(np.int64)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -51,8 +52,7 @@ def coded(values: pl.Series, code: Callable[[str | None], int]) -> NDArray[np.in
     """The code of each string or null; ``code`` is asked once for each that occurs."""
     if len(values) <= FEW:
         written = values.to_list()
-        codes = {value: code(value) for value in set(written)}
-        return np.fromiter(map(codes.__getitem__, written), np.int64, len(written))
+        return _looked_up(written, {value: code(value) for value in set(written)})
     distinct = values.unique()
     return values.replace_strict(distinct, list(map(code, distinct)), return_dtype=pl.Int64).to_numpy()
 
@@ -69,13 +69,16 @@ def factorize(values: pl.Series) -> tuple[NDArray[np.int64], pl.Series]:
 def distinct_codes(values: pl.Series | list[str]) -> tuple[NDArray[np.int64], list[str]]:
     """``factorize`` with the distinct values as a list, which few of them are sooner made into."""
     if len(values) <= FEW or isinstance(values, list):
-        places: dict[str, int] = {}
         written = values if isinstance(values, list) else values.to_list()
-        codes = [places.setdefault(value, len(places)) for value in written]
-        return np.array(codes, dtype=np.int64), list(places)
+        places = {value: place for place, value in enumerate(dict.fromkeys(written))}
+        return _looked_up(written, places), list(places)
     distinct = values.unique(maintain_order=True)
     place = pl.int_range(len(distinct), dtype=pl.Int64, eager=True)
     return values.replace_strict(distinct, place, return_dtype=pl.Int64).to_numpy(), distinct.to_list()
+
+
+def _looked_up(written: list[Any], codes: Mapping[Any, int]) -> NDArray[np.int64]:
+    return np.fromiter(map(codes.__getitem__, written), np.int64, len(written))
 
 
 def canonical_level_codes(levels: pl.Series) -> NDArray[np.int8]:

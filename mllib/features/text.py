@@ -10,13 +10,14 @@ import math
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from mllib.features._memo import Memo
-from mllib.features.encoders import category_codes, distinct_codes, without_nulls
+from mllib.features.encoders import distinct_codes, without_nulls
 
 MAX_CHARACTERS = 500
 """A message is cut here before anything looks at it, so that a line of a million characters costs no more."""
@@ -143,20 +144,17 @@ class TemplateVectorizer:
         return Memo(lambda templates: list(self._computed(templates)))
 
     def _computed(self, texts: list[str]) -> NDArray[np.float32]:
-        templates = pl.Series(texts, dtype=pl.String)
-        rows, occurring = terms(templates)
-        columns = category_codes(occurring, self.vocabulary)
+        rows, occurring = _terms(texts)
+        column_of = {term: column for column, term in enumerate(self.vocabulary)}
+        columns = np.array([column_of.get(term, -1) for term in occurring], dtype=np.int64)
         known = columns >= 0
         cells = rows[known] * WIDTH + columns[known]
-        counts = np.bincount(cells, minlength=len(templates) * WIDTH).reshape(-1, WIDTH)
+        counts = np.bincount(cells, minlength=len(texts) * WIDTH).reshape(-1, WIDTH)
         weights = np.zeros(WIDTH)
         weights[: len(self.idf)] = self.idf
         weighted = counts * weights
-        # Summed column by column: the order of a sum along rows could depend on how many rows there are.
-        squares = np.zeros(len(templates))
-        for column in range(len(self.vocabulary)):
-            squares += weighted[:, column] ** 2
-        length = np.sqrt(squares)
+        # Summed column by column: the order of a plain sum along rows could depend on how many rows there are.
+        length = np.sqrt(np.cumsum(weighted**2, axis=1)[:, -1])
         return (weighted / np.where(length > 0, length, 1.0)[:, None]).astype(np.float32)
 
 
@@ -190,9 +188,19 @@ def terms(templates: pl.Series) -> tuple[NDArray[np.int64], pl.Series]:
 
     Words have two characters or more. Null counts as empty.
     """
-    words = templates.fill_null("").str.to_lowercase().str.extract_all(r"\b\w\w+\b")
-    rows = np.repeat(np.arange(len(words)), words.list.len().to_numpy())
-    flat = words.explode(empty_as_null=False).cast(pl.String).alias("term")
-    follows = np.flatnonzero(rows[1:] == rows[:-1])
-    pairs = flat.gather(follows) + " " + flat.gather(follows + 1)
-    return np.concatenate([rows, rows[follows]]), pl.concat([flat, pairs])
+    rows, found = _terms(without_nulls(templates).to_list())
+    return rows, pl.Series("term", found, dtype=pl.String)
+
+
+def _terms(texts: list[str]) -> tuple[NDArray[np.int64], list[str]]:
+    words = matches(texts, r"\b\w\w+\b")
+    pairs = [[f"{one} {other}" for one, other in pairwise(of_text)] for of_text in words]
+    rows = [np.repeat(np.arange(len(texts)), [len(of_text) for of_text in found]) for found in (words, pairs)]
+    return np.concatenate(rows), [term for found in (words, pairs) for of_text in found for term in of_text]
+
+
+def matches(texts: list[str], pattern: str) -> list[list[str]]:
+    """All that a pattern without groups finds in each text, in lower case."""
+    if len(texts) <= _FEW and all(map(str.isascii, texts)):
+        return [re.findall(pattern, text.lower(), re.ASCII) for text in texts]
+    return pl.Series(texts, dtype=pl.String).str.to_lowercase().str.extract_all(pattern).to_list()
