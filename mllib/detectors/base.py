@@ -190,7 +190,7 @@ def claimed_rows(frame: pl.DataFrame) -> pl.DataFrame:
     """The rows of a frame to score; a part of the frame itself where they follow one another, which is free."""
     rows = np.flatnonzero(frame["claimed"].to_numpy())
     if len(rows) and rows[-1] - rows[0] + 1 == len(rows):
-        return frame[int(rows[0]) : int(rows[-1]) + 1]
+        return frame.slice(int(rows[0]), len(rows))
     return frame.filter(frame["claimed"])
 
 

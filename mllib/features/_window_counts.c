@@ -12,8 +12,8 @@
 /* The rows of `out`, in the order of the fields of `Counts`. */
 enum { FIRST, PREVIOUS, VOLUME, ERRORS, PRESENT, SUM, HIGH, LOW, LOWER, UPPER };
 
-#define DIGIT 11 /* bits sorted by at a time: three passes take more than 32 bits */
-#define PASSES 3
+#define DIGIT 8 /* bits sorted by at a time; few, so that a few lines are sorted soon */
+#define PASSES 4
 
 /* What is in the window at present. */
 typedef struct {

@@ -107,9 +107,9 @@ def _mean_and_deviation(counted: Counts) -> tuple[Floats, Floats]:
     # from cancellation; the same in integers modulo 2^64 is exact wherever the result fits, which the floating
     # value tells. Beyond that its relative error is negligible.
     whole = summed // count
-    rough = (high * 2.0**32 + low) - whole.astype(np.float64) * (2 * summed - count * whole)
-    exact = (high.astype(np.uint64) << np.uint64(32)) + low.astype(np.uint64)
-    exact -= whole.astype(np.uint64) * (2 * summed - count * whole).astype(np.uint64)
-    deviations = np.where(rough < 2.0**62, exact.astype(np.float64), rough)
+    rest = 2 * summed - count * whole
+    rough = (high * 2.0**32 + low) - whole.astype(np.float64) * rest
+    exact = (high << 32) + low - whole * rest  # of signed numbers the same bits
+    deviations = np.where(rough < 2.0**62, exact.view(np.uint64).astype(np.float64), rough)
     remainder = (summed - count * whole).astype(np.float64)
     return summed / count, np.sqrt(np.maximum(deviations - remainder * remainder / count, 0.0) / count)
