@@ -9,8 +9,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from mllib.features.encoders import LEVELS, category_codes, cyclic_time, factorize, one_hot
-from mllib.features.text import WIDTH, TemplateVectorizer, distinct_templates
+from mllib.features.encoders import LEVELS, category_codes, cyclic_time, distinct_codes, one_hot
+from mllib.features.text import WIDTH, TemplateVectorizer, template_codes
 from mllib.features.windows import figures, windows
 
 SERVICES = 10
@@ -38,7 +38,7 @@ class Measured:
     service: pl.Series
     template_of: NDArray[np.int64]  # row i has the template templates[template_of[i]]
     previous_of: NDArray[np.int64]  # the template of its service's row before, -1 without one in the five minutes
-    templates: pl.Series  # distinct, secrets masked
+    templates: list[str]  # distinct, secrets masked
 
 
 def measure(frame: pl.DataFrame, rows: NDArray[np.int64]) -> Measured:
@@ -51,11 +51,12 @@ def measure(frame: pl.DataFrame, rows: NDArray[np.int64]) -> Measured:
     read = np.zeros(frame.height, dtype=bool)
     read[rows] = read[window.previous[follows]] = True
     place = np.cumsum(read) - 1
-    template_at, templates = distinct_templates(frame["message"].filter(pl.Series(read)))
+    template_at, templates = template_codes(frame["message"].filter(pl.Series(read)))
     previous_of = np.full(len(rows), -1, dtype=np.int64)
     previous_of[follows] = template_at[place[window.previous[follows]]]
     numbers = np.empty((len(rows), len(_BEFORE) + len(_WINDOWS)), dtype=np.float32)
-    numbers[:, 0] = np.where(columns.present[chosen], columns.response_us[chosen] / 1e3, np.nan)
+    response_us = columns.response_us[chosen]
+    numbers[:, 0] = np.where(response_us < 0, np.nan, response_us / 1e3)
     numbers[:, 1] = columns.status[chosen]
     numbers[:, 2:6] = cyclic_time(columns.ts[chosen])
     for column, name in enumerate(_WINDOWS, start=len(_BEFORE)):
@@ -87,13 +88,13 @@ def take(measured: Measured, rows: NDArray[np.intp]) -> Measured:
         service=measured.service.gather(rows),
         template_of=template_of,
         previous_of=previous_of,
-        templates=measured.templates.gather(used[none:]),
+        templates=[measured.templates[template] for template in used[none:].tolist()],
     )
 
 
 def stack(parts: Sequence[Measured]) -> Measured:
     """One after the other."""
-    merged_of, templates = factorize(pl.concat([part.templates for part in parts]))
+    merged_of, templates = distinct_codes([template for part in parts for template in part.templates])
     begins = np.cumsum([0, *(len(part.templates) for part in parts)])
     return Measured(
         numbers=np.concatenate([part.numbers for part in parts]),

@@ -101,9 +101,8 @@ class Surprises:
         """
         n = len(measured.template_of)
         service_of, services = distinct_codes(without_nulls(measured.service))
-        templates = measured.templates.to_list()
-        rows_of_word, word_of, words = _words(templates)
-        template = _hashes(templates)
+        rows_of_word, word_of, words = _words(measured.templates)
+        template = _hashes(measured.templates)
         often = np.bincount(measured.template_of, minlength=len(template))
         tables = {
             "template": Table.of(template, often),
@@ -150,7 +149,7 @@ class Surprises:
         """Shape (n, 4), in the order of SURPRISES."""
         tables = self._tables
         places = len(tables["template"].keys) + 2
-        template, rarest = self._templates(measured.templates.to_list())
+        template, rarest = self._templates(measured.templates)
         line = template[measured.template_of]
         service_of, services = distinct_codes(without_nulls(measured.service))
         at = np.array(self._services.of(services), dtype=np.int64)[service_of]

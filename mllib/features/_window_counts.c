@@ -17,7 +17,7 @@ enum { FIRST, PREVIOUS, VOLUME, ERRORS, PRESENT, SUM, HIGH, LOW, LOWER, UPPER };
 
 /* What is in the window at present. */
 typedef struct {
-    const uint8_t *error, *present;
+    const uint8_t *error;
     const int64_t *response;
     const int32_t *rank;
     uint64_t *bits;
@@ -29,7 +29,7 @@ typedef struct {
 static void move(Window *w, int32_t line, int32_t by)
 {
     w->errors += by * w->error[line];
-    if (!w->present[line])
+    if (w->response[line] < 0)
         return;
     const uint64_t square = (uint64_t)w->response[line] * (uint64_t)w->response[line];
     w->count += by;
@@ -83,34 +83,48 @@ static int32_t *by_response(const int64_t *response, int32_t n, int32_t *rows, i
     return rows;
 }
 
-/* Of n lines: time, service (0 to services - 1), whether it is an error, response time (0 where `present` is 0).
- * `asked` has the place of a line among the `width` columns of `out`, shape (10, width), or -1. Returns 0, or -1
+/* Of n lines: time, service (0 to n - 1), whether it is an error, response time (-1 for none, below 2^32). `rows` are
+ * positions of lines and ascend; `out` has shape (10, width), zeros. Returns 0, or -1 for anything else than that, or
  * without memory.
  */
 int millrace_windows(const int64_t *ts, const int64_t *service, const uint8_t *error, const int64_t *response,
-                     const uint8_t *present, int64_t lines, int64_t services, int64_t span, const int64_t *asked,
-                     int64_t width, int64_t *out)
+                     int64_t lines, int64_t span, const int64_t *rows, int64_t width, int64_t *out)
 {
     const int32_t n = (int32_t)lines;
+    int64_t services = 0;
+    for (int32_t row = 0; row < n; row++) {
+        if (service[row] < 0 || service[row] >= n || response[row] < -1 || response[row] > UINT32_MAX)
+            return -1;
+        services = service[row] < services ? services : service[row] + 1;
+    }
+    for (int64_t k = 0; k < width; k++)
+        if (rows[k] < (k ? rows[k - 1] + 1 : 0) || rows[k] >= n)
+            return -1;
+
     int32_t *begin = calloc((size_t)services + 1, sizeof *begin); /* of each service in `order`, then its end */
     int32_t *ranked = calloc((size_t)services + 1, sizeof *ranked);
+    int32_t *asked = malloc(((size_t)n + 1) * sizeof *asked); /* the column of a line in `out`, or -1 */
     int32_t *order = malloc(((size_t)n + 1) * sizeof *order);
     int32_t *rank = malloc(((size_t)n + 1) * sizeof *rank);
     int32_t *buffer = malloc(((size_t)n + 1) * 2 * sizeof *buffer);
     int32_t *tree = malloc(((size_t)n / 32 + 3) * sizeof *tree);
     uint64_t *bits = malloc(((size_t)n / 64 + 1) * sizeof *bits);
     int64_t *sorted = malloc(((size_t)n + 1) * sizeof *sorted); /* response times by service and rank */
-    const int failed = !begin || !ranked || !order || !rank || !buffer || !tree || !bits || !sorted;
+    const int failed = !begin || !ranked || !asked || !order || !rank || !buffer || !tree || !bits || !sorted;
 
     if (!failed) {
-        for (int32_t row = 0; row < n; row++)
+        for (int32_t row = 0; row < n; row++) {
             begin[service[row] + 1]++;
+            asked[row] = -1;
+        }
+        for (int64_t k = 0; k < width; k++)
+            asked[rows[k]] = (int32_t)k;
         for (int64_t s = 0; s < services; s++)
             begin[s + 1] += begin[s];
         const int32_t *by_value = by_response(response, n, buffer, buffer + n);
         for (int32_t place = 0; place < n; place++) {
             const int32_t row = by_value[place];
-            if (present[row]) {
+            if (response[row] >= 0) {
                 rank[row] = ranked[service[row]]++;
                 sorted[begin[service[row]] + rank[row]] = response[row];
             }
@@ -127,7 +141,7 @@ int millrace_windows(const int64_t *ts, const int64_t *service, const uint8_t *e
     for (int64_t s = 0; s < services && !failed; s++) {
         int32_t start = s ? begin[s - 1] : 0;
         const int64_t *values = sorted + start;
-        Window w = {.error = error, .present = present, .response = response, .rank = rank, .bits = bits, .tree = tree};
+        Window w = {.error = error, .response = response, .rank = rank, .bits = bits, .tree = tree};
         w.words = 1;
         while (w.words * 64 < ranked[s])
             w.words *= 2;
@@ -157,6 +171,7 @@ int millrace_windows(const int64_t *ts, const int64_t *service, const uint8_t *e
     }
     free(begin);
     free(ranked);
+    free(asked);
     free(order);
     free(rank);
     free(buffer);

@@ -30,8 +30,7 @@ class Lines:
     ts: Ints  # microseconds, ascending
     service: Ints  # codes from 0 on
     error: Bools
-    response: Ints  # at least 0 and below MAX_RESPONSE; 0 where there is none
-    present: Bools  # which lines have a response time
+    response: Ints  # below MAX_RESPONSE; -1 where there is none
 
 
 class Counts(NamedTuple):
@@ -58,14 +57,8 @@ def counts(lines: Lines, rows: Ints, span: int) -> Counts:
     Raises ValueError for positions, codes or response times out of range.
     """
     n = len(lines.ts)
-    if any(len(values) != n for values in (lines.service, lines.error, lines.response, lines.present)):
+    if any(len(values) != n for values in (lines.service, lines.error, lines.response)):
         raise ValueError("the columns of the lines differ in length")
-    if len(rows) and (rows[0] < 0 or rows[-1] >= n or (rows[1:] <= rows[:-1]).any()):
-        raise ValueError("rows must ascend and be positions of lines")
-    if n and (lines.service.min() < 0 or lines.service.max() >= n):
-        raise ValueError("services must be codes from 0 on")
-    if n and (lines.response.min() < 0 or lines.response.max() >= MAX_RESPONSE):
-        raise ValueError("response times must be at least 0 and below an hour")
     run = compiled() if n <= _MAX_LINES else None
     return (run or in_numpy)(lines, rows, span)
 
@@ -74,6 +67,7 @@ def in_numpy(lines: Lines, rows: Ints, span: int) -> Counts:
     """``counts`` without a compiler."""
     # Rows regrouped by service, in the order of time within each: a window is then one slice of this order.
     n = len(lines.ts)
+    _check(lines, rows)
     first = np.searchsorted(lines.ts, lines.ts[rows] - span, side="right")
     order = np.argsort(lines.service, kind="stable")
     position = np.empty(n, dtype=np.int64)
@@ -85,8 +79,9 @@ def in_numpy(lines: Lines, rows: Ints, span: int) -> Counts:
     follows = end - start > 1
     previous[follows] = order[end[follows] - 2]
 
-    present = lines.present[order]
-    values = lines.response[order][present]
+    response = lines.response[order]
+    present = response >= 0
+    values = response[present]
     squares = values.astype(np.uint64) ** 2
     counted = _running(present)
     begin, stop = counted[start], counted[end]
@@ -119,22 +114,31 @@ def _bound(library: ctypes.CDLL) -> Run:
     function.restype = ctypes.c_int
     int64, flags = (np.ctypeslib.ndpointer(kind, ndim=1, flags="C_CONTIGUOUS") for kind in (np.int64, np.bool_))
     size = ctypes.c_int64
-    function.argtypes = [int64, int64, flags, int64, flags, size, size, size, int64, size, int64]
+    function.argtypes = [int64, int64, flags, int64, size, size, int64, size, int64]
 
     def run(lines: Lines, rows: Ints, span: int) -> Counts:
-        asked = np.full(len(lines.ts), -1, dtype=np.int64)
-        asked[rows] = np.arange(len(rows))
-        services = int(lines.service.max(initial=-1)) + 1
+        rows = np.ascontiguousarray(rows)
         out = np.zeros(len(Counts._fields) * len(rows), dtype=np.int64)
         failed = function(
-            lines.ts, lines.service, lines.error, lines.response, lines.present, len(lines.ts), services, span,
-            asked, len(rows), out,
-        )  # fmt: skip
+            lines.ts, lines.service, lines.error, lines.response, len(lines.ts), span, rows, len(rows), out
+        )
         if failed:
+            _check(lines, rows)
             raise MemoryError(f"no memory to count {len(lines.ts)} lines")
         return Counts(*out.reshape(len(Counts._fields), len(rows)))
 
     return run
+
+
+def _check(lines: Lines, rows: Ints) -> None:
+    """What the compiled version refuses as well, without saying what it is."""
+    n = len(lines.ts)
+    if len(rows) and (rows[0] < 0 or rows[-1] >= n or (rows[1:] <= rows[:-1]).any()):
+        raise ValueError("rows must ascend and be positions of lines")
+    if n and (lines.service.min() < 0 or lines.service.max() >= n):
+        raise ValueError("services must be codes from 0 on, below the number of lines")
+    if n and (lines.response.min() < -1 or lines.response.max() >= MAX_RESPONSE):
+        raise ValueError("response times must be -1 or more and below 2^32")
 
 
 def _running(values: NDArray[np.generic]) -> Ints:

@@ -22,6 +22,8 @@ from mllib.features.encoders import distinct_codes, without_nulls
 MAX_CHARACTERS = 500
 """A message is cut here before anything looks at it, so that a line of a million characters costs no more."""
 
+Templates = pl.Series | list[str]
+
 WIDTH = 50
 MIN_ROWS = 2
 MAX_SHARE = 0.8
@@ -83,14 +85,17 @@ def mask(messages: pl.Series) -> pl.Series:
 
 
 def distinct_templates(messages: pl.Series) -> tuple[NDArray[np.int64], pl.Series]:
-    """``mask`` in the form that the vectorizer wants: the distinct templates, and which one each message has.
+    """``mask`` as the distinct templates, and which one each message has. A null message has the empty template."""
+    codes, templates = template_codes(messages)
+    return codes, pl.Series("template", templates, dtype=pl.String)
 
-    A null message has the empty template.
-    """
+
+def template_codes(messages: pl.Series) -> tuple[NDArray[np.int64], list[str]]:
+    """``distinct_templates`` in the form that the vectorizer wants."""
     messages = messages.cast(pl.String)
     shape_of, shapes = distinct_codes(_few_shapes(messages) if len(messages) <= _FEW else _shapes(messages))
     template_of, templates = distinct_codes(_TEMPLATES.of(shapes))
-    return template_of[shape_of], pl.Series("template", templates, dtype=pl.String)
+    return template_of[shape_of], templates
 
 
 def _shapes(messages: pl.Series) -> pl.Series:
@@ -134,9 +139,9 @@ class TemplateVectorizer:
     idf: tuple[float, ...]
     """The inverse document frequency of each, ``ln((1 + rows) / (1 + rows with the term)) + 1``."""
 
-    def transform(self, templates: pl.Series) -> NDArray[np.float32]:
+    def transform(self, templates: Templates) -> NDArray[np.float32]:
         """Shape (n, WIDTH), float32: each row of length 1, or all zeros when no term occurs. Null counts as empty."""
-        vectors = self._vectors.of(without_nulls(templates).to_list())
+        vectors = self._vectors.of(_texts(templates))
         return np.stack(vectors) if vectors else np.empty((0, WIDTH), dtype=np.float32)
 
     @cached_property
@@ -158,14 +163,14 @@ class TemplateVectorizer:
         return (weighted / np.where(length > 0, length, 1.0)[:, None]).astype(np.float32)
 
 
-def fit_vectorizer(templates: pl.Series, counts: NDArray[np.int64]) -> TemplateVectorizer:
+def fit_vectorizer(templates: Templates, counts: NDArray[np.int64]) -> TemplateVectorizer:
     """Fit on distinct templates and how many rows have each.
 
     Kept are the 50 most frequent of the terms that occur in at least two rows and in at most 80 % of them; between
     equally frequent ones, the alphabetically first. Nothing that qualifies leaves the vocabulary empty.
     """
     total = int(counts.sum())
-    rows, occurring = terms(templates)
+    rows, occurring = _terms(_texts(templates))
     weight = pl.Series("weight", counts[rows], dtype=pl.Int64)
     found = pl.DataFrame({"term": occurring, "row": rows, "weight": weight})
     chosen = (
@@ -188,8 +193,12 @@ def terms(templates: pl.Series) -> tuple[NDArray[np.int64], pl.Series]:
 
     Words have two characters or more. Null counts as empty.
     """
-    rows, found = _terms(without_nulls(templates).to_list())
+    rows, found = _terms(_texts(templates))
     return rows, pl.Series("term", found, dtype=pl.String)
+
+
+def _texts(templates: Templates) -> list[str]:
+    return templates if isinstance(templates, list) else without_nulls(templates).to_list()
 
 
 def _terms(texts: list[str]) -> tuple[NDArray[np.int64], list[str]]:

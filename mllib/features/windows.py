@@ -50,21 +50,19 @@ class Figures:
     ts: Ints  # microseconds since 1970 in UTC
     level: NDArray[np.int8]  # codes of LEVELS, -1 for none
     status: Floats  # NaN where there is none
-    response_us: Ints  # whole microseconds, clipped at an hour; 0 where ``present`` is False
-    present: NDArray[np.bool_]  # null, infinite, NaN and negative response times are left out
+    response_us: Ints  # whole microseconds, clipped at an hour; -1 for null, infinite, NaN and negative ones
 
 
 def figures(frame: pl.DataFrame) -> Figures:
     """Of each row of a log frame."""
     response = numbers(frame["response_time_ms"])
     present = np.isfinite(response) & (response >= 0)
-    clipped = np.minimum(np.where(present, response, 0.0), MAX_RESPONSE_TIME_MS)
+    clipped = np.minimum(np.where(present, response, -1e-3), MAX_RESPONSE_TIME_MS)
     return Figures(
         ts=frame["ts"].cast(pl.Int64).to_numpy(),
         level=canonical_level_codes(frame["level"]),
         status=numbers(frame["status_code"]),
         response_us=np.rint(clipped * 1e3).astype(np.int64),
-        present=present,
     )
 
 
@@ -81,7 +79,6 @@ def windows(frame: pl.DataFrame, rows: Ints, read: Figures | None = None) -> Win
         service=service,
         error=(read.level >= min(ERROR_LEVELS)) | (read.status >= 500),
         response=read.response_us,
-        present=read.present,
     )
     counted = counts(lines, rows, WINDOW_US)
     follows = counted.previous >= 0

@@ -21,8 +21,7 @@ def lines(
         ts=np.cumsum(rng.integers(0, step, n)) - 10**6,
         service=rng.integers(0, min(services, n), n),
         error=rng.random(n) < 0.1,
-        response=np.where(present, rng.integers(0, distinct, n) * ((MAX_RESPONSE - 1) // distinct), 0),
-        present=present,
+        response=np.where(present, rng.integers(0, distinct, n) * ((MAX_RESPONSE - 1) // distinct), -1),
     )
 
 
@@ -64,7 +63,7 @@ def test_counts_are_those_of_each_window(run) -> None:
     for place, row in enumerate(rows.tolist()):
         within = (given.ts > given.ts[row] - SPAN) & (np.arange(400) <= row)
         own = np.flatnonzero(within & (given.service == given.service[row]))
-        times = given.response[own[given.present[own]]].tolist()
+        times = [time for time in given.response[own].tolist() if time >= 0]
         assert found.first[place] == np.flatnonzero(within)[0]
         assert found.previous[place] == (own[-2] if len(own) > 1 else -1)
         assert (found.volume[place], found.errors[place]) == (len(own), given.error[own].sum())
@@ -82,9 +81,9 @@ def test_counts_are_those_of_each_window(run) -> None:
     [
         ({"service": np.array([0, 1, 3])}, [0]),
         ({"service": np.array([0, -1, 1])}, [0]),
-        ({"response": np.array([0, -1, 0])}, [0]),
+        ({"response": np.array([0, -2, 0])}, [0]),
         ({"response": np.array([0, MAX_RESPONSE, 0])}, [0]),
-        ({"present": np.array([True])}, [0]),
+        ({"error": np.array([True])}, [0]),
         ({}, [3]),
         ({}, [-1]),
         ({}, [1, 1]),
