@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from mllib.features import text
 from mllib.features.text import MAX_CHARACTERS, WIDTH, distinct_templates, fit_vectorizer, mask, matches, terms
 from tests.factories import make_logs
 
@@ -175,6 +176,48 @@ def test_a_vector_does_not_depend_on_the_templates_around_it():
 NASTY = st.text(
     st.sampled_from("abfgzAFZ019 -_=:./'\"<>@[]\\\t\n\r\x0b\x1c\x85\xa0éİıſKßΣς\u0301\u200d漢Ⅷ٣"), max_size=40
 )
+
+
+SECRETIVE = st.lists(
+    st.sampled_from(
+        [secret for message, _ in SECRETS for secret in message.split()]
+        + [
+            "-",
+            "--",
+            "=",
+            ": ",
+            " ",
+            "is ",
+            "'",
+            '"',
+            "/",
+            "\\",
+            "@",
+            "a.b",
+            "0",
+            "-0-0-0-0",
+            "abcdef",
+            "\n",
+            "<",
+            ">",
+            "{",
+            "İ",
+        ]
+    ),
+    max_size=12,
+).map("".join)
+
+
+@settings(deadline=None, max_examples=300)
+@given(SECRETIVE)
+def test_a_secret_is_masked_in_one_line_as_in_many(message):
+    # Eleven shapes go through one query, and one alone through Python.
+    many = [
+        f"{message} {word}"
+        for word in ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "more")
+    ]
+    with_query = text._masked(many)
+    assert [text._masked([shape])[0] for shape in many] == with_query
 
 
 @settings(deadline=None, max_examples=100)
