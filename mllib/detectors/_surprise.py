@@ -60,14 +60,17 @@ class Table:
 
     def places(self, keys: Ints) -> Ints:
         """Where each key stands; ``len(self.keys)`` for an unknown one."""
-        if not len(self.keys):
-            return np.zeros(len(keys), dtype=np.int64)
-        found = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
-        return np.where(self.keys[found] == keys, found, len(self.keys))
+        found = np.searchsorted(self.keys, keys)
+        return np.where(self._ended[found] == keys, found, len(self.keys))
 
     def counts(self, keys: Ints) -> Ints:
         """How many training rows had each key."""
         return self.rows_at[self.places(keys)]
+
+    @cached_property
+    def _ended(self) -> Ints:
+        """The keys, and one more for what would stand after them; whichever it is, it stands for the unknown."""
+        return np.append(self.keys, 0)
 
     @cached_property
     def rows_at(self) -> Ints:

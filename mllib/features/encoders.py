@@ -108,7 +108,5 @@ def cyclic_time(epoch_us: NDArray[np.int64]) -> NDArray[np.float32]:
 
 def one_hot(codes: NDArray[np.integer], width: int) -> NDArray[np.float32]:
     """Shape (n, width): 1 in the column of each code; a row of zeros for a code outside ``range(width)``."""
-    out = np.zeros((len(codes), width), dtype=np.float32)
-    rows = np.flatnonzero((codes >= 0) & (codes < width))
-    out[rows, codes[rows]] = 1.0
+    out: NDArray[np.float32] = (codes[:, None] == np.arange(width)).astype(np.float32)
     return out
