@@ -69,8 +69,7 @@ class Table:
 
     @cached_property
     def _ended(self) -> Ints:
-        """The keys, and one more for what would stand after them; whichever it is, it stands for the unknown."""
-        return np.append(self.keys, 0)
+        return np.append(self.keys, 0)  # one more, whichever, for what would stand after them all
 
     @cached_property
     def rows_at(self) -> Ints:
@@ -152,7 +151,8 @@ class Surprises:
         """Shape (n, 4), in the order of SURPRISES."""
         tables = self._tables
         places = len(tables["template"].keys) + 2
-        template, rarest = self._templates(measured.templates)
+        template, rarest = np.array(self._known.of(measured.templates)).reshape(-1, 2).T
+        template = template.astype(np.int64)
         line = template[measured.template_of]
         service_of, services = distinct_codes(without_nulls(measured.service))
         at = np.array(self._services.of(services), dtype=np.int64)[service_of]
@@ -171,13 +171,8 @@ class Surprises:
         result[:, 3] = rarest[measured.template_of]
         return result
 
-    def _templates(self, texts: list[str]) -> tuple[Ints, Floats]:
-        """Of each template its place, and the mean of its rarest words."""
-        known = self._known.of(texts)
-        return np.array([place for place, _ in known], dtype=np.int64), np.array([mean for _, mean in known])
-
     @cached_property
-    def _known(self) -> Memo[tuple[int, float]]:
+    def _known(self) -> Memo[tuple[int, float]]:  # of each template its place, and the mean of its rarest words
         def compute(texts: list[str]) -> list[tuple[int, float]]:
             places = self._tables["template"].places(_hashes(texts))
             rows_of_word, word_of, words = _words(texts)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, reduce
 from itertools import pairwise
 
 import numpy as np
@@ -66,9 +66,7 @@ _MASKS = (
     (r"[\w+-]*\d[\w.:%+-]*", "<num>"),
 )
 
-_MASKED = pl.first()
-for _pattern, _placeholder in _MASKS:
-    _MASKED = _MASKED.str.replace_all(_pattern, _placeholder)
+_MASKED = reduce(lambda text, mask: text.str.replace_all(*mask), _MASKS, pl.first())
 
 _FEW = 250  # messages up to which Python is faster than a query of polars
 # The masks in one query take a millisecond however few there are. Python tries again from each place, where polars
@@ -114,10 +112,9 @@ def _shapes(messages: pl.Series) -> pl.Series:
 def _few_shapes(messages: pl.Series) -> pl.Series | list[str]:
     """The same without a query. Of what is not plain ASCII, Python and polars might think differently."""
     texts = [text or "" for text in messages.to_list()]
-    plain = [text.isascii() and len(text) <= MAX_CHARACTERS for text in texts]
-    if not all(plain):
-        return _shapes(messages)
-    return [_RUN_WITH_DIGIT.sub("0", text.lower()) for text in texts]
+    if all(text.isascii() and len(text) <= MAX_CHARACTERS for text in texts):
+        return [_RUN_WITH_DIGIT.sub("0", text.lower()) for text in texts]
+    return _shapes(messages)
 
 
 def _masked(shapes: list[str]) -> list[str]:
