@@ -9,9 +9,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from mllib.features.encoders import LEVELS, canonical_level_codes, category_codes, cyclic_time, factorize, one_hot
-from mllib.features.text import WIDTH, TemplateVectorizer, distinct_templates
-from mllib.features.windows import epoch_us, response_times, windows
+from mllib.features.encoders import LEVELS, category_codes, cyclic_time, distinct_codes, one_hot
+from mllib.features.text import WIDTH, TemplateVectorizer, template_codes
+from mllib.features.windows import figures, windows
 
 SERVICES = 10
 
@@ -38,34 +38,34 @@ class Measured:
     service: pl.Series
     template_of: NDArray[np.int64]  # row i has the template templates[template_of[i]]
     previous_of: NDArray[np.int64]  # the template of its service's row before, -1 without one in the five minutes
-    templates: pl.Series  # distinct, secrets masked
+    templates: list[str]  # distinct, secrets masked
 
 
 def measure(frame: pl.DataFrame, rows: NDArray[np.int64]) -> Measured:
     """Measure the rows at positions ``rows`` (ascending) of a log frame; the others are their context."""
-    window = windows(frame, rows)
-    together = len(rows) and rows[-1] - rows[0] + 1 == len(rows)  # then they need no copy
-    chosen = frame[int(rows[0]) : int(rows[-1]) + 1] if together else frame[rows]
+    columns = figures(frame)
+    window = windows(frame, rows, columns)
+    together = len(rows) and rows[-1] - rows[0] + 1 == len(rows)  # as a rule: then they need no copy
+    chosen = slice(int(rows[0]), int(rows[-1]) + 1) if together else rows
     follows = np.flatnonzero(window.previous >= 0)
     read = np.zeros(frame.height, dtype=bool)
     read[rows] = read[window.previous[follows]] = True
     place = np.cumsum(read) - 1
-    template_at, templates = distinct_templates(frame["message"].filter(pl.Series(read)))
+    template_at, templates = template_codes(frame["message"].filter(pl.Series(read)))
     previous_of = np.full(len(rows), -1, dtype=np.int64)
     previous_of[follows] = template_at[place[window.previous[follows]]]
-    response_us, present = response_times(chosen)
-    status = chosen["status_code"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
     numbers = np.empty((len(rows), len(_BEFORE) + len(_WINDOWS)), dtype=np.float32)
-    numbers[:, 0] = np.where(present, response_us / 1e3, np.nan)
-    numbers[:, 1] = status
-    numbers[:, 2:6] = cyclic_time(epoch_us(chosen))
+    response_us = columns.response_us[chosen]
+    numbers[:, 0] = np.where(response_us < 0, np.nan, response_us / 1e3)
+    numbers[:, 1] = columns.status[chosen]
+    numbers[:, 2:6] = cyclic_time(columns.ts[chosen])
     for column, name in enumerate(_WINDOWS, start=len(_BEFORE)):
         numbers[:, column] = getattr(window, name)
     return Measured(
         numbers=numbers,
-        level=canonical_level_codes(chosen["level"]),
-        service=chosen["service"],
-        template_of=template_at[place[rows]],
+        level=columns.level[chosen],
+        service=frame["service"][chosen],
+        template_of=template_at[place[chosen]],
         previous_of=previous_of,
         templates=templates,
     )
@@ -88,13 +88,13 @@ def take(measured: Measured, rows: NDArray[np.intp]) -> Measured:
         service=measured.service.gather(rows),
         template_of=template_of,
         previous_of=previous_of,
-        templates=measured.templates.gather(used[none:]),
+        templates=[measured.templates[template] for template in used[none:].tolist()],
     )
 
 
 def stack(parts: Sequence[Measured]) -> Measured:
     """One after the other."""
-    merged_of, templates = factorize(pl.concat([part.templates for part in parts]))
+    merged_of, templates = distinct_codes([template for part in parts for template in part.templates])
     begins = np.cumsum([0, *(len(part.templates) for part in parts)])
     return Measured(
         numbers=np.concatenate([part.numbers for part in parts]),
@@ -148,9 +148,9 @@ def assemble(
     out = np.empty((len(numbers), width + (0 if more is None else more.shape[1])), dtype=np.float32)
     if more is not None:
         out[:, width:] = more
+    out[:, :_NUMERIC] = numbers[:, :_NUMERIC]
     for column, fill in enumerate(fills):
-        out[:, column] = np.where(np.isnan(numbers[:, column]), np.float32(fill), numbers[:, column])
-    out[:, len(fills) : _NUMERIC] = numbers[:, len(fills) : _NUMERIC]
+        out[np.isnan(numbers[:, column]), column] = fill
     out[:, at_level:at_service] = one_hot(measured.level, len(LEVELS))
     out[:, at_service:at_window] = one_hot(category_codes(measured.service, services), SERVICES)
     out[:, at_window:at_text] = numbers[:, _NUMERIC:]

@@ -16,16 +16,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from mllib.detectors._log_features import Measured
 from mllib.errors import BadArtifact
-from mllib.features.encoders import factorize
+from mllib.features._memo import Memo
+from mllib.features.encoders import distinct_codes, without_nulls
+from mllib.features.text import matches
 
 SURPRISES = ("template_surprise", "template_in_service_surprise", "template_order_surprise", "words_surprise")
 MAX_KEYS = 20_000
@@ -58,14 +60,21 @@ class Table:
 
     def places(self, keys: Ints) -> Ints:
         """Where each key stands; ``len(self.keys)`` for an unknown one."""
-        if not len(self.keys):
-            return np.zeros(len(keys), dtype=np.int64)
-        found = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
-        return np.where(self.keys[found] == keys, found, len(self.keys))
+        found = np.searchsorted(self.keys, keys)
+        return np.where(self._ended[found] == keys, found, len(self.keys))
 
     def counts(self, keys: Ints) -> Ints:
         """How many training rows had each key."""
-        return np.append(self.rows, 0)[self.places(keys)]
+        return self.rows_at[self.places(keys)]
+
+    @cached_property
+    def _ended(self) -> Ints:
+        return np.append(self.keys, 0)  # one more, whichever, for what would stand after them all
+
+    @cached_property
+    def rows_at(self) -> Ints:
+        """How many training rows had the key of each place, 0 for that of unknown ones."""
+        return np.append(self.rows, 0)
 
 
 _TABLES = ("template", "service", "word", "pair", "transition")
@@ -93,7 +102,7 @@ class Surprises:
         is as new as what comes after it: without this, a threshold would be far too low for the lines of tomorrow.
         """
         n = len(measured.template_of)
-        service_of, services = factorize(measured.service.fill_null(""))
+        service_of, services = distinct_codes(without_nulls(measured.service))
         rows_of_word, word_of, words = _words(measured.templates)
         template = _hashes(measured.templates)
         often = np.bincount(measured.template_of, minlength=len(template))
@@ -142,26 +151,40 @@ class Surprises:
         """Shape (n, 4), in the order of SURPRISES."""
         tables = self._tables
         places = len(tables["template"].keys) + 2
-        template = tables["template"].places(_hashes(measured.templates))
+        template, rarest = np.array(self._known.of(measured.templates)).reshape(-1, 2).T
+        template = template.astype(np.int64)
         line = template[measured.template_of]
-        service_of, services = factorize(measured.service.fill_null(""))
-        at = tables["service"].places(_hashes(services))[service_of]
+        service_of, services = distinct_codes(without_nulls(measured.service))
+        at = np.array(self._services.of(services), dtype=np.int64)[service_of]
         before = _before(template, measured.previous_of, places)
         result = np.empty((len(line), len(SURPRISES)), dtype=np.float32)
         result[:, :3] = _chain(
             self._rows,
             (
-                np.append(tables["template"].rows, 0)[line],
+                tables["template"].rows_at[line],
                 tables["pair"].counts(at * places + line),
                 tables["transition"].counts(before * places + line),
             ),
-            (np.append(tables["service"].rows, 0)[at], self._before_rows[before]),
+            (tables["service"].rows_at[at], self._before_rows[before]),
             (self._kinds["service_kinds"][at], self._kinds["before_kinds"][before]),
         )
-        rows_of_word, word_of, words = _words(measured.templates)
-        bits = _bits(tables["word"].counts(_hashes(words)), self._rows)[word_of]
-        result[:, 3] = _mean_of_rarest(rows_of_word, bits, len(template))[measured.template_of]
+        result[:, 3] = rarest[measured.template_of]
         return result
+
+    @cached_property
+    def _known(self) -> Memo[tuple[int, float]]:  # of each template its place, and the mean of its rarest words
+        def compute(texts: list[str]) -> list[tuple[int, float]]:
+            places = self._tables["template"].places(_hashes(texts))
+            rows_of_word, word_of, words = _words(texts)
+            bits = _bits(self._tables["word"].counts(_hashes(words)), self._rows)[word_of]
+            means = _mean_of_rarest(rows_of_word, bits, len(texts))
+            return list(zip(places.tolist(), means.tolist(), strict=True))
+
+        return Memo(compute)
+
+    @cached_property
+    def _services(self) -> Memo[int]:
+        return Memo(lambda names: self._tables["service"].places(_hashes(names)).tolist())
 
     @property
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -241,12 +264,11 @@ def _before(template: Ints, previous_of: Ints, places: int) -> Ints:
     return before
 
 
-def _words(templates: pl.Series) -> tuple[Ints, Ints, pl.Series]:
+def _words(templates: list[str]) -> tuple[Ints, Ints, list[str]]:
     """Every different word of each template: the template's position, the word's in the last, the distinct words."""
-    lists = templates.str.extract_all(_WORD).list.unique(maintain_order=True)
-    rows = np.repeat(np.arange(len(lists)), lists.list.len().to_numpy())
-    word_of, words = factorize(lists.explode(empty_as_null=False).cast(pl.String))
-    return rows, word_of, words
+    words = [list(dict.fromkeys(found)) for found in matches(templates, _WORD)]
+    rows = np.repeat(np.arange(len(words)), [len(of_template) for of_template in words])
+    return rows, *distinct_codes([word for of_template in words for word in of_template])
 
 
 def _mean_of_rarest(rows: Ints, bits: Floats, templates: int) -> Floats:
@@ -258,9 +280,9 @@ def _mean_of_rarest(rows: Ints, bits: Floats, templates: int) -> Floats:
     return total / np.maximum(np.bincount(rows[kept], minlength=templates), 1)
 
 
-def _hashes(texts: pl.Series) -> Ints:
+def _hashes(texts: list[str]) -> Ints:
     """64 bits of each text, the same with any version of any library."""
-    digests = b"".join(hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts.to_list())
+    digests = b"".join(hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts)
     return np.frombuffer(digests, dtype="<i8").astype(np.int64)
 
 

@@ -188,9 +188,11 @@ class ClassModel(Model):
 
 
 def claimed_rows(frame: pl.DataFrame) -> pl.DataFrame:
-    """The rows of a log frame to score; the frame itself where they are all of it, which is free."""
-    claimed = frame["claimed"]
-    return frame if claimed.all() else frame.filter(claimed)
+    """The rows of a frame to score; a part of the frame itself where they follow one another, which is free."""
+    rows = np.flatnonzero(frame["claimed"].to_numpy())
+    if len(rows) and rows[-1] - rows[0] + 1 == len(rows):
+        return frame.slice(int(rows[0]), len(rows))
+    return frame.filter(frame["claimed"])
 
 
 MACRO_F1 = "macro_f1"

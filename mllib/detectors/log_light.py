@@ -26,7 +26,7 @@ Liu, Ting, Zhou: Isolation Forest. ICDM 2008.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import timedelta
 
 import numpy as np
@@ -38,7 +38,7 @@ from mllib.detectors._forest import ForestModel, check_header, enough_rows, fit_
 from mllib.detectors._isolation import IsolationTrees
 from mllib.detectors._sample import Sample
 from mllib.detectors.base import Detector, ModelState, claimed_rows
-from mllib.features.encoders import LEVELS, level_code
+from mllib.features.encoders import LEVELS, coded, level_code
 from mllib.features.stream import with_context
 
 ESTIMATORS = 50
@@ -126,17 +126,11 @@ def _measure(lines: pl.DataFrame) -> NDArray[np.float32]:
     )
     out = np.empty((len(lines), len(_FEATURES)), dtype=np.float32)
     out[:, 0] = read["message"].to_numpy()
-    out[:, 1] = _coded(lines["level"], _level)
-    out[:, 2] = _coded(lines["service"], _bucket)
+    out[:, 1] = coded(lines["level"], _level)
+    out[:, 2] = coded(lines["service"], _bucket)
     for column, name in enumerate(_MENTIONS, start=3):
         out[:, column] = read[name].to_numpy()
     return out
-
-
-def _coded(values: pl.Series, code: Callable[[str | None], int]) -> list[int]:
-    written: list[str | None] = values.to_list()
-    codes = {value: code(value) for value in set(written)}
-    return [codes[value] for value in written]
 
 
 def _level(level: str | None) -> int:

@@ -16,8 +16,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from mllib.features._medians import medians
-from mllib.features.encoders import ERROR_LEVELS, canonical_level_codes, factorize
+from mllib.features._window_counts import Counts, Lines, counts
+from mllib.features.encoders import ERROR_LEVELS, canonical_level_codes, distinct_codes, numbers, without_nulls
 
 WINDOW = timedelta(minutes=5)
 WINDOW_US = 300_000_000
@@ -43,99 +43,70 @@ class Windows:
     previous: Ints  # position in the frame of the service's row before, -1 when there is none within the window
 
 
-def windows(frame: pl.DataFrame, rows: Ints) -> Windows:
-    """The window figures of the rows at positions ``rows`` (ascending) of a log frame sorted by (ts, log_id).
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Figures:
+    """The columns of a log frame that are figures, or count as such."""
 
-    Context rows count in the windows of others; a missing service is a service of its own. Null, infinite, NaN and
-    negative response times are left out.
-    """
-    ts = epoch_us(frame)
-    first = np.searchsorted(ts, ts[rows] - WINDOW_US, side="right")
+    ts: Ints  # microseconds since 1970 in UTC
+    level: NDArray[np.int8]  # codes of LEVELS, -1 for none
+    status: Floats  # NaN where there is none
+    response_us: Ints  # whole microseconds, clipped at an hour; -1 for null, infinite, NaN and negative ones
 
-    # Rows regrouped by service, in the order of time within each: a window is then one slice of this order.
-    service, _ = factorize(frame["service"].fill_null(""))
-    order = np.argsort(service, kind="stable")
-    position = np.empty(len(order), dtype=np.int64)
-    position[order] = np.arange(len(order))
-    keys = service[order] * (len(order) + 1) + order
-    start = np.searchsorted(keys, service[rows] * (len(order) + 1) + first)
-    end = position[rows] + 1
-    volume = end - start
 
-    since = np.full(len(rows), WINDOW_US, dtype=np.int64)
-    follows = volume > 1
-    previous = np.full(len(rows), -1, dtype=np.int64)
-    previous[follows] = order[end[follows] - 2]
-    since[follows] = ts[rows[follows]] - ts[previous[follows]]
-
-    errors = _running(is_error(frame)[order])
-    response_us, present = response_times(frame)
-    response_us, present = response_us[order], present[order]
-    counted = _running(present)
-    mean, std, median = _response_figures(response_us[present], counted[start], counted[end])
-    return Windows(
-        time_since_last_log=since / 1e6,
-        logs_in_last_5min=(rows - first + 1).astype(np.float64),
-        response_time_mean_5min=mean / 1e3,
-        response_time_std_5min=std / 1e3,
-        response_time_median_5min=median / 1e3,
-        error_rate_5min=(errors[end] - errors[start]) / volume,
-        log_volume_5min=volume.astype(np.float64),
-        previous=previous,
+def figures(frame: pl.DataFrame) -> Figures:
+    """Of each row of a log frame."""
+    response = numbers(frame["response_time_ms"])
+    present = np.isfinite(response) & (response >= 0)
+    clipped = np.minimum(np.where(present, response, -1e-3), MAX_RESPONSE_TIME_MS)
+    return Figures(
+        ts=frame["ts"].cast(pl.Int64).to_numpy(),
+        level=canonical_level_codes(frame["level"]),
+        status=numbers(frame["status_code"]),
+        response_us=np.rint(clipped * 1e3).astype(np.int64),
     )
 
 
-def epoch_us(frame: pl.DataFrame) -> Ints:
-    """``ts`` as microseconds since 1970 in UTC."""
-    return frame["ts"].cast(pl.Int64).to_numpy()
+def windows(frame: pl.DataFrame, rows: Ints, read: Figures | None = None) -> Windows:
+    """The window figures of the rows at positions ``rows`` (ascending) of a log frame sorted by (ts, log_id).
+
+    Context rows count in the windows of others; a missing service is a service of its own. A row counts as an error
+    when its level says ERROR or CRITICAL, or its status code is 500 or above. ``read`` saves reading the frame.
+    """
+    read = read or figures(frame)
+    service, _ = distinct_codes(without_nulls(frame["service"]))
+    lines = Lines(
+        ts=read.ts,
+        service=service,
+        error=(read.level >= min(ERROR_LEVELS)) | (read.status >= 500),
+        response=read.response_us,
+    )
+    counted = counts(lines, rows, WINDOW_US)
+    follows = counted.previous >= 0
+    since = np.where(follows, read.ts[rows] - read.ts[counted.previous], WINDOW_US)
+    mean, std = _mean_and_deviation(counted)
+    return Windows(
+        time_since_last_log=since / 1e6,
+        logs_in_last_5min=(rows - counted.first + 1).astype(np.float64),
+        response_time_mean_5min=mean / 1e3,
+        response_time_std_5min=std / 1e3,
+        response_time_median_5min=(counted.lower.astype(np.float64) + counted.upper) / 2 / 1e3,
+        error_rate_5min=counted.errors / counted.volume,
+        log_volume_5min=counted.volume.astype(np.float64),
+        previous=counted.previous,
+    )
 
 
-def is_error(frame: pl.DataFrame) -> NDArray[np.bool_]:
-    """Which rows count as errors: the level says ERROR or CRITICAL, or the status code is 500 or above."""
-    status = (frame["status_code"] >= 500).fill_null(False).to_numpy()
-    errors: NDArray[np.bool_] = np.isin(canonical_level_codes(frame["level"]), ERROR_LEVELS) | status
-    return errors
-
-
-def response_times(frame: pl.DataFrame) -> tuple[Ints, NDArray[np.bool_]]:
-    """Response times in whole microseconds, clipped at an hour, and which of them are there (0 where not)."""
-    values = frame["response_time_ms"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
-    present = np.isfinite(values) & (values >= 0)
-    clipped = np.minimum(np.where(present, values, 0.0), MAX_RESPONSE_TIME_MS)
-    return np.rint(clipped * 1e3).astype(np.int64), present
-
-
-def _running(values: NDArray[np.generic]) -> Ints:
-    """Running totals with a leading 0, so that the sum of a slice is ``total[end] - total[start]``."""
-    total = np.zeros(len(values) + 1, dtype=np.int64)
-    np.cumsum(values, out=total[1:])
-    return total
-
-
-def _response_figures(values: Ints, start: Ints, end: Ints) -> tuple[Floats, Floats, Floats]:
-    """Mean, standard deviation and median, in microseconds, of ``values[start:end]`` for each pair; 0 when empty."""
-    mean, std, median = (np.zeros(len(start)) for _ in range(3))
-    some = end > start
-    start, end = start[some], end[some]
-    count = end - start
-
-    total = _running(values)
-    summed = total[end] - total[start]
-    mean[some] = summed / count
-
-    squares = values.astype(np.uint64) ** 2
-    high_total, low_total = _running(squares >> np.uint64(32)), _running(squares & np.uint64(0xFFFFFFFF))
-    high, low = high_total[end] - high_total[start], low_total[end] - low_total[start]
+def _mean_and_deviation(counted: Counts) -> tuple[Floats, Floats]:
+    """Of the response times in each window, in microseconds; 0 where there are none."""
+    count = np.maximum(counted.present, 1)
+    summed, high, low = counted.total, counted.high, counted.low
     # Squared deviations from the whole part of the mean: sum(q^2) - m (2 sum(q) - n m). The floating value suffers
     # from cancellation; the same in integers modulo 2^64 is exact wherever the result fits, which the floating
     # value tells. Beyond that its relative error is negligible.
     whole = summed // count
-    rough = (high * 2.0**32 + low) - whole.astype(np.float64) * (2 * summed - count * whole)
-    exact = (high.astype(np.uint64) << np.uint64(32)) + low.astype(np.uint64)
-    exact -= whole.astype(np.uint64) * (2 * summed - count * whole).astype(np.uint64)
-    deviations = np.where(rough < 2.0**62, exact.astype(np.float64), rough)
+    rest = 2 * summed - count * whole
+    rough = (high * 2.0**32 + low) - whole.astype(np.float64) * rest
+    exact = (high << 32) + low - whole * rest  # of signed numbers the same bits
+    deviations = np.where(rough < 2.0**62, exact.view(np.uint64).astype(np.float64), rough)
     remainder = (summed - count * whole).astype(np.float64)
-    std[some] = np.sqrt(np.maximum(deviations - remainder * remainder / count, 0.0) / count)
-
-    median[some] = medians(values, start, end)
-    return mean, std, median
+    return summed / count, np.sqrt(np.maximum(deviations - remainder * remainder / count, 0.0) / count)

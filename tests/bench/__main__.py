@@ -18,7 +18,7 @@ from tests.bench import (
     hdfs,
     hdfs_sessions,
     ingest,
-    light,
+    latency,
     lines,
     log_severity,
     nsl_kdd,
@@ -29,7 +29,7 @@ from tests.bench import (
 
 BENCHMARKS = {
     "ingest": ingest.run,
-    "light": light.run,
+    "latency": latency.run,
     "gate": gate.run,
     "backfill": backfill.run,
     "bgl": bgl.run,

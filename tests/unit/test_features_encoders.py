@@ -4,7 +4,17 @@ import numpy as np
 import polars as pl
 import pytest
 
-from mllib.features.encoders import LEVELS, canonical_level_codes, category_codes, cyclic_time, factorize, one_hot
+from mllib.features.encoders import (
+    FEW,
+    LEVELS,
+    canonical_level_codes,
+    category_codes,
+    cyclic_time,
+    factorize,
+    numbers,
+    one_hot,
+    without_nulls,
+)
 
 
 @pytest.mark.parametrize(
@@ -54,6 +64,25 @@ def test_factorize_counts_from_the_first():
     codes, distinct = factorize(pl.Series(["x", "y", "x", ""]))
     assert codes.tolist() == [0, 1, 0, 2]
     assert distinct.to_list() == ["x", "y", ""]
+
+
+@pytest.mark.parametrize("times", [1, FEW])
+def test_many_values_are_coded_as_few_are(times):
+    values = pl.Series(["b", None, "", " Error", "b", "é"] * times)
+    assert canonical_level_codes(values).tolist() == [-1, -1, -1, 3, -1, -1] * times
+    assert category_codes(values, ["é", "b"]).tolist() == [1, -1, -1, -1, 1, 0] * times
+    codes, distinct = factorize(without_nulls(values))
+    assert codes.tolist() == [0, 1, 1, 2, 0, 3] * times
+    assert distinct.to_list() == ["b", "", " Error", "é"]
+
+
+@pytest.mark.parametrize("values", [[], [None, None]])
+def test_no_values_and_nulls_alone_are_coded(values):
+    column = pl.Series(values, dtype=pl.String)
+    assert canonical_level_codes(column).tolist() == category_codes(column, ["a"]).tolist() == [-1] * len(values)
+    codes, distinct = factorize(without_nulls(column))
+    assert (codes.tolist(), distinct.to_list()) == ([0] * len(values), [""] if values else [])
+    assert np.isnan(numbers(pl.Series(values, dtype=pl.Int32))).tolist() == [True] * len(values)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,12 @@
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from mllib.features.text import MAX_CHARACTERS, WIDTH, distinct_templates, fit_vectorizer, mask
+from mllib.features import text
+from mllib.features.text import MAX_CHARACTERS, WIDTH, distinct_templates, fit_vectorizer, mask, matches, terms
 from tests.factories import make_logs
 
 
@@ -168,3 +171,73 @@ def test_a_vector_does_not_depend_on_the_templates_around_it():
     assert (
         b"".join(vectorizer.transform(templates[i : i + 1]).tobytes() for i in range(len(templates))) == whole.tobytes()
     )
+
+
+NASTY = st.text(
+    st.sampled_from("abfgzAFZ019 -_=:./'\"<>@[]\\\t\n\r\x0b\x1c\x85\xa0éİıſKßΣς\u0301\u200d漢Ⅷ٣"), max_size=40
+)
+
+
+SECRETIVE = st.lists(
+    st.sampled_from(
+        [secret for message, _ in SECRETS for secret in message.split()]
+        + [
+            "-",
+            "--",
+            "=",
+            ": ",
+            " ",
+            "is ",
+            "'",
+            '"',
+            "/",
+            "\\",
+            "@",
+            "a.b",
+            "0",
+            "-0-0-0-0",
+            "abcdef",
+            "\n",
+            "<",
+            ">",
+            "{",
+            "İ",
+        ]
+    ),
+    max_size=12,
+).map("".join)
+
+
+@settings(deadline=None, max_examples=300)
+@given(SECRETIVE)
+def test_a_secret_is_masked_in_one_line_as_in_many(message):
+    # Eleven shapes go through one query, and one alone through Python.
+    many = [
+        f"{message} {word}"
+        for word in ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "more")
+    ]
+    with_query = text._masked(many)
+    assert [text._masked([shape])[0] for shape in many] == with_query
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(NASTY, min_size=1, max_size=20))
+def test_few_messages_are_read_as_many_are(messages):
+    # A few go through Python's patterns, many through those of polars.
+    few, many = mask(pl.Series(messages)), mask(pl.Series(messages * 300))
+    assert many[: len(messages)].to_list() == few.to_list()
+    assert [mask(pl.Series([message]))[0] for message in messages] == few.to_list()
+    for pattern in (r"\b\w\w+\b", r"[a-z_]{2,}|<\w+>"):
+        assert matches(messages * 300, pattern)[: len(messages)] == matches(messages, pattern)
+        assert [matches([message], pattern)[0] for message in messages] == matches(messages, pattern)
+
+
+def test_a_long_message_among_few_is_cut_as_among_many():
+    messages = ["word " * 200, "b" * 600, "a 1", None]
+    assert mask(pl.Series(messages)).to_list() == mask(pl.Series(messages * 100))[:4].to_list()
+
+
+def test_terms_are_words_and_then_pairs_of_neighbours():
+    rows, found = terms(pl.Series(["one TWO b three", None, "four"]))
+    assert rows.tolist() == [0, 0, 0, 2, 0, 0]
+    assert found.to_list() == ["one", "two", "three", "four", "one two", "two three"]
