@@ -23,6 +23,10 @@ SCHEMA = {
     "status_code": pl.Int64(),
 }
 """The fields of a log record as columns; ``attributes`` is JSON."""
+WORTHWHILE = 0.75
+"""Where more of the lines of a run need the parser all the same, trying costs more than it saves."""
+MAX_REST = 63
+"""The most runs until it is tried again, for files whose lines change."""
 _NONE = pl.DataFrame(schema=SCHEMA)
 _NOWHERE = pl.Series(dtype=pl.Int64)
 
@@ -56,12 +60,14 @@ class Splitter:
         self, columns: Columns | None, limits: Mapping[str, int], earliest: datetime, before: datetime
     ) -> None:
         self._columns = columns
+        self._resting = self._rest = 0  # runs that are not tried by the column: still, and after the last try in vain
         in_time = pl.col("ts").is_between(earliest, before, closed="left").fill_null(value=False)
         short = (pl.col(name).str.len_bytes().fill_null(0) <= limit for name, limit in limits.items())
         self._certain = pl.all_horizontal(in_time, *short).alias("certain")
 
     def split(self, data: bytes) -> Split:
-        text = None if self._columns is None else _plain(data)
+        text = None if self._columns is None or self._resting else _plain(data)
+        self._resting = max(0, self._resting - 1)
         if self._columns is None or text is None:
             texts, reasons = texts_of(data)
             return Split(_NONE, _NOWHERE, range(len(texts)), texts, reasons)
@@ -71,6 +77,8 @@ class Splitter:
         rows = self._columns(lines)
         certain = rows.select(self._certain).to_series()
         others = (~certain).arg_true().to_list()
+        self._rest = min(2 * self._rest + 1, MAX_REST) if len(others) > WORTHWHILE * len(lines) else 0
+        self._resting = self._rest
         texts = []
         if others:
             rows, texts = rows.filter(certain), lines.gather(others).to_list()

@@ -235,6 +235,15 @@ def test_json_lines_are_read_by_the_keys_that_most_have_now(tmp_path: Path) -> N
     assert sum(len(rows) for batch in by_column for rows in batch.columns) > 14_000
 
 
+def test_lines_that_need_the_parser_are_tried_again_later(tmp_path: Path) -> None:
+    path = tmp_path / "x.log"
+    odd = '{"ts": "2031-01-02T03:04:05Z", "message": "%s", "n": [1]}' % ("m" * 100_000)
+    path.write_text((odd + "\n") * 50 + (odd.replace("[1]", "1") + "\n") * 100)
+    assert path.stat().st_size > 14 * BLOCK
+    by_column, _ = both_ways(path, "jsonl")
+    assert 40 < sum(len(rows) for batch in by_column for rows in batch.columns) < 100
+
+
 @pytest.mark.parametrize("keys", [MAX_KEYS, MAX_KEYS + 1])
 def test_json_lines_with_many_keys(tmp_path: Path, keys: int) -> None:
     path = tmp_path / "x.log"
