@@ -24,7 +24,7 @@ SCHEMA = {
 }
 """The fields of a log record as columns; ``attributes`` is JSON."""
 IN_VAIN = 0.75
-"""Where a larger share of a run's lines needs the parser all the same, reading by the column costs more than it saves."""
+"""Where a larger share of a run's lines needs the parser all the same, trying costs more than it saves."""
 MAX_REST = 63
 """The most runs until it is tried again, for files whose lines change."""
 _NONE = pl.DataFrame(schema=SCHEMA)
