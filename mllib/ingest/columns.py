@@ -23,8 +23,8 @@ SCHEMA = {
     "status_code": pl.Int64(),
 }
 """The fields of a log record as columns; ``attributes`` is JSON."""
-WORTHWHILE = 0.75
-"""Where more of the lines of a run need the parser all the same, trying costs more than it saves."""
+IN_VAIN = 0.75
+"""Where a larger share of a run's lines needs the parser all the same, trying costs more than it saves."""
 MAX_REST = 63
 """The most runs until it is tried again, for files whose lines change."""
 _NONE = pl.DataFrame(schema=SCHEMA)
@@ -77,7 +77,7 @@ class Splitter:
         rows = self._columns(lines)
         certain = rows.select(self._certain).to_series()
         others = (~certain).arg_true().to_list()
-        self._rest = min(2 * self._rest + 1, MAX_REST) if len(others) > WORTHWHILE * len(lines) else 0
+        self._rest = min(2 * self._rest + 1, MAX_REST) if len(others) > IN_VAIN * len(lines) else 0
         self._resting = self._rest
         texts = []
         if others:
