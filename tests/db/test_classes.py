@@ -88,7 +88,7 @@ def test_attacks_are_judged_by_macro_f1_from_the_file_to_the_page(
         ("anomalies", "all"),
     }
     page = reporting.find(engine, "tiny_attacks")[1]
-    for said in ("DoS Hulk", "Macro-F1", "Put right by the candidate", "No class, service or level left behind"):
+    for said in ("DoS Hulk", "Macro-F1", "Put right by the candidate", "No class or other part left behind"):
         assert said in page
     assert "Precision and recall at every threshold" not in page
 

@@ -13,6 +13,7 @@ from sqlalchemy import text
 from mllib import sources
 from mllib.features.pipeline import PipelineFeatures
 from mllib.ingest.base import FlowRecord, LogRecord, RunRecord
+from mllib.ingest.batches import Batch
 from mllib.store import binary_copy, rows, text_copy
 from mllib.store.database import driver, transaction
 from mllib.store.records import writer
@@ -24,7 +25,12 @@ HARD = ["", "\\N", "\\.", "a\\.\n\\.\nb", "tab\there", "back\\slash\\n", "\r\n",
 
 
 def encoded_rows(into, source, row_ids, records):
-    return text_copy.encoded(into.frame(source, row_ids, records))
+    frame = into.rows(Batch(parsed=records)).with_columns(
+        pl.Series("row_id", row_ids, dtype=pl.Int64),
+        pl.lit(source).alias("source"),
+        pl.coalesce("source_id", pl.col("line").cast(pl.String)),
+    )
+    return text_copy.encoded(frame.select("ts", "row_id", "source", "source_id", *into.schema))
 
 
 def test_every_text_a_log_line_may_have_arrives_as_it_was(engine):
