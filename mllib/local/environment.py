@@ -31,6 +31,8 @@ def stack_environment(home: Path) -> dict[str, str]:
         # Airflow renames its processes; without this the renaming would wipe out the marker.
         "SPT_NOENV": "1",
         "MILLRACE_HOME": str(home),
+        # What the command line asks for by itself, see mllib.memory: after Airflow's imports it would be too late.
+        "MALLOC_ARENA_MAX": "1",
         # Airflow's own, when it reads plugins/.airflowignore; otherwise it would be in the log of every task.
         "PYTHONWARNINGS": "ignore:GitWildMatchPattern:DeprecationWarning",
         # The DAG files share a module, imported as dags.common.
