@@ -26,7 +26,7 @@ INGEST, RETRAIN, SCORE = "ingest", f"retrain_{DETECTOR}", f"score_{DETECTOR}"
 def test_all_dags_are_there(local: Stack) -> None:
     each = {f"{kind}_{name}" for name in names() for kind in ("retrain", "score")}
     assert {RETRAIN, SCORE} < each
-    assert set(local.api.dags()) == {INGEST, "maintain", "rescore", *each}
+    assert set(local.api.dags()) == {INGEST, "maintain", "rescore", "score_sessions", *each}
     assert local.api.import_errors() == []
 
 
