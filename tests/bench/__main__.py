@@ -25,6 +25,7 @@ from tests.bench import (
     pipeline,
     replay,
     speed,
+    training,
 )
 
 BENCHMARKS = {
@@ -41,6 +42,7 @@ BENCHMARKS = {
     "nsl_kdd": nsl_kdd.run,
     "pipeline": pipeline.run,
     "replay": replay.run,
+    "training": training.run,
 }
 NEED_DATA = ("bgl", "cicids", "hdfs", "hdfs_sessions", "lines", "log_severity", "nsl_kdd", "pipeline")
 
