@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import copy
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from mllib.detectors._calibration import Calibration, ScoreDistribution
+from mllib.detectors._calibrated import CalibratedModel
+from mllib.detectors._calibration import ScoreDistribution
 from mllib.detectors._explanation import Explainer, Group, Judge, Usual
 from mllib.detectors._isolation import fit_trees
-from mllib.detectors.base import FORMAT, Model, ModelState
+from mllib.detectors.base import FORMAT, ModelState
 from mllib.errors import BadArtifact, NothingToTrainOn
 
 MIN_ROWS = 100
@@ -41,12 +41,12 @@ class Forest:
     parameters: dict[str, Any]
 
 
-class ForestModel(Model):
+class ForestModel(CalibratedModel):
     """A fitted judge with a threshold. Subclasses say what the features are, and what they mean to a reader."""
 
     def __init__(self, forest: Forest) -> None:
+        super().__init__(forest.distribution, forest.threshold, forest.parameters)
         self._forest = forest
-        self._calibration = Calibration(forest.distribution, forest.threshold)
 
     @property
     @abstractmethod
@@ -57,27 +57,8 @@ class ForestModel(Model):
     def algorithm(self) -> str:
         return "isolation forest"
 
-    @property
-    def parameters(self) -> dict[str, Any]:
-        return dict(self._forest.parameters)
-
-    @property
-    def threshold(self) -> float:
-        return self._calibration.threshold
-
-    def with_threshold(self, threshold: float) -> Self:
-        moved = copy.copy(self)
-        moved._calibration = Calibration(self._forest.distribution, threshold)
-        return moved
-
-    def expected_threshold(self, rate: float) -> float:
-        return self._forest.distribution.exceeded_by(rate)
-
     def score(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         return self._forest.judge.scores(features)
-
-    def calibrated(self, raw: NDArray[np.float64]) -> NDArray[np.float32]:
-        return self._calibration.scores(raw)
 
     def explain(self, lines: pl.DataFrame, features: NDArray[np.float32]) -> list[str]:
         if self._explainer is None:

@@ -31,7 +31,6 @@ that wording without trouble has, and is as anomalous as labels say, or not at a
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
@@ -40,7 +39,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from mllib.detectors._calibration import ANOMALY, Calibration, ScoreDistribution
+from mllib.detectors._calibrated import CalibratedModel
+from mllib.detectors._calibration import ANOMALY, ScoreDistribution
 from mllib.detectors._forest import MIN_ROWS, STARTING_RATE, check_header, enough_rows, stored_numbers, unusable
 from mllib.detectors._word_votes import Rarity, WordVotes
 from mllib.detectors._wording import KINDS, Wording, wordings
@@ -81,7 +81,7 @@ _LOOK_AT_RARE = "when this wording came first, and what was deployed before it: 
 _LOWEST, _HIGHEST = 1e-6, 1.0 - 1e-6  # of thresholds, where all rows are alike
 
 
-class LogSeverityModel(ClassModel):
+class LogSeverityModel(CalibratedModel, ClassModel):
     """Both fitted models over the wording of messages, and the threshold of the anomalies."""
 
     def __init__(
@@ -93,11 +93,9 @@ class LogSeverityModel(ClassModel):
         threshold: float,
         parameters: dict[str, Any],
     ) -> None:
+        super().__init__(distribution, threshold, parameters)
         self._level = level
         self._anomaly = anomaly
-        self._distribution = distribution
-        self._calibration = Calibration(distribution, threshold)
-        self._parameters = parameters
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -111,19 +109,6 @@ class LogSeverityModel(ClassModel):
     @property
     def algorithm(self) -> str:
         return "logistic regression over TF-IDF"
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        return dict(self._parameters)
-
-    @property
-    def threshold(self) -> float:
-        return self._calibration.threshold
-
-    def with_threshold(self, threshold: float) -> LogSeverityModel:
-        moved = copy.copy(self)
-        moved._calibration = Calibration(self._distribution, threshold)
-        return moved
 
     def expected_threshold(self, rate: float) -> float:
         return expected_threshold(self._distribution, rate)
@@ -142,9 +127,6 @@ class LogSeverityModel(ClassModel):
     def score(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """The raw score of each row of features."""
         return _raw(self._anomaly, features)
-
-    def calibrated(self, raw: NDArray[np.float64]) -> NDArray[np.float32]:
-        return self._calibration.scores(raw)
 
     def severities(self, features: NDArray[np.float32], scores: NDArray[np.float32]) -> NDArray[np.int16]:
         anomaly = scores.astype(np.float64) >= ANOMALY

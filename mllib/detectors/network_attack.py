@@ -36,7 +36,6 @@ the steps of their nodes' values).
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Iterable
 from datetime import timedelta
@@ -46,7 +45,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from mllib.detectors._calibration import Calibration, ScoreDistribution
+from mllib.detectors._calibrated import CalibratedModel
+from mllib.detectors._calibration import ScoreDistribution
 from mllib.detectors._class_trees import ClassTrees, from_sklearn, joined
 from mllib.detectors._explanation import NORMAL
 from mllib.detectors._flow_features import FEATURES, FIGURES, measure
@@ -75,7 +75,7 @@ _FORESTS: tuple[tuple[int, dict[str, Any]], ...] = (
 """Of each forest, how many of the features it sees, from the first on, and how it is grown."""
 
 
-class NetworkAttackModel(ClassModel):
+class NetworkAttackModel(CalibratedModel, ClassModel):
     """The trees of both forests, the classes that their votes stand for, and what benign flows look like."""
 
     def __init__(
@@ -88,13 +88,11 @@ class NetworkAttackModel(ClassModel):
         threshold: float,
         parameters: dict[str, Any],
     ) -> None:
+        super().__init__(distribution, threshold, parameters)
         self._classes = classes  # BENIGN first
         self._trees = trees
         self._ranges = ranges
         self._reasons = Reasons(ranges, classes)
-        self._distribution = distribution
-        self._calibration = Calibration(distribution, threshold)
-        self._parameters = parameters
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -108,22 +106,9 @@ class NetworkAttackModel(ClassModel):
     def algorithm(self) -> str:
         return "two random forests"
 
-    @property
-    def parameters(self) -> dict[str, Any]:
-        return dict(self._parameters)
-
-    @property
-    def threshold(self) -> float:
-        return self._calibration.threshold
-
-    def with_threshold(self, threshold: float) -> NetworkAttackModel:
-        moved = copy.copy(self)
-        moved._calibration = Calibration(self._distribution, threshold)
-        return moved
-
     def expected_threshold(self, rate: float) -> float:
         """The raw score that the share ``rate`` of the benign flows reaches: so many false alarms."""
-        return self._distribution.exceeded_by(rate)
+        return super().expected_threshold(rate)
 
     def features(self, frame: pl.DataFrame) -> NDArray[np.float32]:
         return measure(claimed_rows(frame))
@@ -141,9 +126,6 @@ class NetworkAttackModel(ClassModel):
         attack = 1 + votes[:, 1:].argmax(axis=1)
         codes: NDArray[np.int64] = np.where(_raw(votes) >= self.threshold, attack, 0)
         return codes
-
-    def calibrated(self, raw: NDArray[np.float64]) -> NDArray[np.float32]:
-        return self._calibration.scores(raw)
 
     def explain(self, lines: pl.DataFrame, features: NDArray[np.float32]) -> list[str]:
         """Why each of ``lines``, flows with these ``features``, is the attack it is called: JSON objects below 1 kB.

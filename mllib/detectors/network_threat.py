@@ -32,7 +32,6 @@ attacks are the easy part). Saabas 2014 (the explanation of trees by the steps o
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any
@@ -42,13 +41,14 @@ import polars as pl
 from numpy.typing import NDArray
 
 from mllib.detectors._autoencoder import Autoencoder, fit_autoencoder
-from mllib.detectors._calibration import Calibration, ScoreDistribution
+from mllib.detectors._calibrated import CalibratedModel
+from mllib.detectors._calibration import ScoreDistribution
 from mllib.detectors._class_trees import ClassTrees, from_sklearn
 from mllib.detectors._connection_features import FEATURES, MAX_NAME, MAX_SERVICES, NUMBERS, Encoder, measure
 from mllib.detectors._connection_reasons import Normal, Reasons
 from mllib.detectors._connection_sample import ConnectionSample
 from mllib.detectors._forest import check_header, stored_numbers, unusable
-from mllib.detectors.base import FORMAT, Detector, Model, ModelState, claimed_rows
+from mllib.detectors.base import FORMAT, Detector, ModelState, claimed_rows
 from mllib.errors import NothingToTrainOn
 
 FALSE_ALARMS = 0.05
@@ -65,7 +65,7 @@ PERTURBED = 0.5
 _LOWEST = 1e-6  # a threshold above 0, where all normal connections are alike
 
 
-class NetworkThreatModel(Model):
+class NetworkThreatModel(CalibratedModel):
     """The two fitted members, the scores of normal connections that they are compared with, and the threshold."""
 
     def __init__(
@@ -80,14 +80,12 @@ class NetworkThreatModel(Model):
         threshold: float,
         parameters: dict[str, Any],
     ) -> None:
+        super().__init__(distribution, threshold, parameters)
         self._encoder = encoder
         self._coder = coder
         self._trees = trees
         self._unseen = unseen  # (2, n): each member's scores of normal connections it was not fitted on, ascending
         self._reasons = Reasons(normal)
-        self._distribution = distribution
-        self._calibration = Calibration(distribution, threshold)
-        self._parameters = parameters
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -97,22 +95,9 @@ class NetworkThreatModel(Model):
     def algorithm(self) -> str:
         return "random forest and autoencoder"
 
-    @property
-    def parameters(self) -> dict[str, Any]:
-        return dict(self._parameters)
-
-    @property
-    def threshold(self) -> float:
-        return self._calibration.threshold
-
-    def with_threshold(self, threshold: float) -> NetworkThreatModel:
-        moved = copy.copy(self)
-        moved._calibration = Calibration(self._distribution, threshold)
-        return moved
-
     def expected_threshold(self, rate: float) -> float:
         """The raw score that the share ``rate`` of the normal connections reaches: so many false alarms."""
-        return max(self._distribution.exceeded_by(rate), _LOWEST)
+        return max(super().expected_threshold(rate), _LOWEST)
 
     def features(self, frame: pl.DataFrame) -> NDArray[np.float32]:
         return self._encoder.features(measure(claimed_rows(frame)))
@@ -120,9 +105,6 @@ class NetworkThreatModel(Model):
     def score(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """The raw score of each row of features."""
         return _combined(_surprises(self._unseen, _members(features, self._coder, self._trees)))
-
-    def calibrated(self, raw: NDArray[np.float64]) -> NDArray[np.float32]:
-        return self._calibration.scores(raw)
 
     def explain(self, lines: pl.DataFrame, features: NDArray[np.float32]) -> list[str]:
         """Why each of ``lines``, connections with these ``features``, is a threat: JSON objects below 1 kB.

@@ -29,7 +29,6 @@ Liu, Ting, Zhou: Isolation Forest. ICDM 2008.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
@@ -39,14 +38,15 @@ import polars as pl
 from numpy.typing import NDArray
 
 from mllib.detectors import _run_reasons as reasons
-from mllib.detectors._calibration import Calibration, ScoreDistribution
+from mllib.detectors._calibrated import CalibratedModel
+from mllib.detectors._calibration import ScoreDistribution
 from mllib.detectors._explanation import NORMAL
 from mllib.detectors._forest import STARTING_RATE, check_header, enough_rows, stored_numbers, unusable
 from mllib.detectors._run_baselines import KINDS, Baselines, training_columns
 from mllib.detectors._run_columns import Runs, measure, stack
 from mllib.detectors._run_passed import ESTIMATORS, Passed
 from mllib.detectors._sample import Sample
-from mllib.detectors.base import FORMAT, Detector, Model, ModelState, claimed_rows
+from mllib.detectors.base import FORMAT, Detector, ModelState, claimed_rows
 from mllib.features.stream import with_context
 from mllib.sources import PIPELINE_FEATURES
 
@@ -71,7 +71,7 @@ _COUNTS = len(PIPELINE_FEATURES)
 _LOWEST = 1e-6  # a threshold above 0, where all runs are alike
 
 
-class PipelineDriftModel(Model):
+class PipelineDriftModel(CalibratedModel):
     """The histories, what passed runs looked like, and the border from which a security change decides."""
 
     def __init__(
@@ -84,12 +84,10 @@ class PipelineDriftModel(Model):
         threshold: float,
         parameters: dict[str, Any],
     ) -> None:
+        super().__init__(distribution, threshold, parameters)
         self._baselines = baselines
         self._passed = passed
         self._border = border
-        self._distribution = distribution
-        self._calibration = Calibration(distribution, threshold)
-        self._parameters = parameters
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -103,19 +101,10 @@ class PipelineDriftModel(Model):
     @property
     def parameters(self) -> dict[str, Any]:
         """With ``drift_borders``, the raw scores at which the drift score is 30, 50 and 70."""
-        return dict(self._parameters)
-
-    @property
-    def threshold(self) -> float:
-        return self._calibration.threshold
-
-    def with_threshold(self, threshold: float) -> PipelineDriftModel:
-        moved = copy.copy(self)
-        moved._calibration = Calibration(self._distribution, threshold)
-        return moved
+        return super().parameters
 
     def expected_threshold(self, rate: float) -> float:
-        return max(self._distribution.exceeded_by(rate), _LOWEST)
+        return max(super().expected_threshold(rate), _LOWEST)
 
     def features(self, frame: pl.DataFrame) -> NDArray[np.float32]:
         runs = measure(claimed_rows(frame))
@@ -124,9 +113,6 @@ class PipelineDriftModel(Model):
 
     def score(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         return _raw(features, self._passed, self._border)
-
-    def calibrated(self, raw: NDArray[np.float64]) -> NDArray[np.float32]:
-        return self._calibration.scores(raw)
 
     def drift_score(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
         """Raw scores on the scale from 0 to 100, in the same order."""
