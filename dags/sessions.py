@@ -52,16 +52,7 @@ def sessions() -> None:
         with final_states():
             window = scoring_window("manual", None, context["params"]) or day_before(context)
             report = job.score_sessions(engine(), window, top=0)
-        log.info(
-            "%s sessions of %s, %s of them anomalies, %s still open; by %s %s sessions of %s.",
-            f"{report.scored:,}",
-            window,
-            f"{report.anomalies:,}",
-            f"{report.open:,}",
-            f"{report.trained:,}",
-            report.mode,
-            report.trained_on,
-        )
+        log.info("%s", report.described())
         return {"sessions": report.scored, "anomalies": report.anomalies, "open": report.open}
 
     score_sessions()

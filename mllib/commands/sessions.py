@@ -20,10 +20,7 @@ def sessions(options: argparse.Namespace) -> dict[str, Any]:
     from mllib.jobs.sessions import score_sessions
 
     report = score_sessions(ready_engine(), window, top=options.top)
-    print(
-        f"{report.scored:,} sessions of {report.window}, {report.anomalies:,} of them anomalies, {report.open:,} still "
-        f"open; by {report.trained:,} {report.mode} sessions of {report.trained_on}, in {report.seconds:.1f} s."
-    )
+    print(report.described())
     for one in report.top:
         name = plain_text(one.trace_id)
         state = "open" if one.open else "over"

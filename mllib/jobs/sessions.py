@@ -42,6 +42,13 @@ class SessionReport:
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
+    def described(self) -> str:
+        """The figures in one sentence."""
+        return (
+            f"{self.scored:,} sessions of {self.window}, {self.anomalies:,} of them anomalies, {self.open:,} still "
+            f"open; by {self.trained:,} {self.mode} sessions of {self.trained_on}, in {self.seconds:.1f} s."
+        )
+
 
 def score_sessions(engine: Engine, window: Window, *, top: int = 10, seed: int = 42) -> SessionReport:
     """Scores the sessions that began in ``window`` by those of the window of the same length before it.
