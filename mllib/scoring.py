@@ -18,7 +18,7 @@ from mllib.types import Window
 
 T = TypeVar("T")
 
-SHARD_ROWS = 500_000
+SHARD_ROWS = 1_000_000
 """Rows of a shard: a few seconds of work, so that a retry is cheap and the start of a worker does not weigh."""
 
 MAX_RANGES = 64

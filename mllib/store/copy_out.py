@@ -13,14 +13,16 @@ from psycopg import errors, pq, sql
 
 @dataclass(slots=True)
 class Lines:
-    """Rows as lines of CSV."""
+    """Rows as lines of CSV, so many at most."""
 
+    most: int
     text: io.BytesIO = field(default_factory=io.BytesIO)
     rows: int = 0
 
 
-def copy_out(conn: psycopg.Connection[Any], statement: sql.Composed, begun: Lines, most: int) -> Iterator[Lines]:
-    """The rows, ``most`` at a time, the first ones added to those ``begun``; at last what is left, even if it is none.
+def copy_out(conn: psycopg.Connection[Any], statement: sql.Composed, begun: Lines, sizes: Iterator[int]) -> Iterator[Lines]:
+    """The rows, the first ones added to those ``begun``, then as many at a time as ``sizes`` say; at last what is left,
+    even if it is none.
 
     What has arrived is taken past the cursor, whose bookkeeping costs more than the row, and goes into the text at
     once: an object for each line would cost as much again.
@@ -30,7 +32,7 @@ def copy_out(conn: psycopg.Connection[Any], statement: sql.Composed, begun: Line
         take, more = conn.pgconn.get_copy_data, True
         while more:
             write = lines.text.write
-            for row in range(begin, most):
+            for row in range(begin, lines.most):
                 size, line = take(1)
                 if size > 0:
                     write(line)
@@ -38,9 +40,9 @@ def copy_out(conn: psycopg.Connection[Any], statement: sql.Composed, begun: Line
                     lines.rows, more = row, False
                     break
             else:
-                lines.rows = most
+                lines.rows = lines.most
                 yield lines
-                lines, begin = Lines(), 0
+                lines, begin = Lines(next(sizes)), 0
         while (result := conn.pgconn.get_result()) is not None:
             if result.status != pq.ExecStatus.COMMAND_OK:
                 raise errors.error_from_result(result)
