@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from mllib.features.encoders import LEVELS, category_codes, cyclic_time, distinct_codes, one_hot
+from mllib.features.encoders import LEVELS, cyclic_time, distinct_codes, one_hot
 from mllib.features.text import WIDTH, TemplateVectorizer, template_codes
 from mllib.features.windows import figures, windows
+
+T = TypeVar("T")
 
 SERVICES = 10
 
@@ -35,7 +38,8 @@ class Measured:
 
     numbers: NDArray[np.float32]  # shape (n, 13): _BEFORE, then _WINDOWS; NaN only in the first two
     level: NDArray[np.int8]  # codes of LEVELS, -1 for none
-    service: pl.Series
+    service_of: NDArray[np.int64]  # row i is of the service services[service_of[i]]
+    services: list[str | None]  # distinct; not each need have a row
     template_of: NDArray[np.int64]  # row i has the template templates[template_of[i]]
     previous_of: NDArray[np.int64]  # the template of its service's row before, -1 without one in the five minutes
     templates: list[str]  # distinct, secrets masked
@@ -64,7 +68,8 @@ def measure(frame: pl.DataFrame, rows: NDArray[np.int64]) -> Measured:
     return Measured(
         numbers=numbers,
         level=columns.level[chosen],
-        service=frame["service"][chosen],
+        service_of=columns.service_of[chosen],
+        services=columns.services,
         template_of=template_at[place[chosen]],
         previous_of=previous_of,
         templates=templates,
@@ -85,7 +90,8 @@ def take(measured: Measured, rows: NDArray[np.intp]) -> Measured:
     return Measured(
         numbers=measured.numbers[rows],
         level=measured.level[rows],
-        service=measured.service.gather(rows),
+        service_of=measured.service_of[rows],
+        services=measured.services,
         template_of=template_of,
         previous_of=previous_of,
         templates=[measured.templates[template] for template in used[none:].tolist()],
@@ -94,23 +100,28 @@ def take(measured: Measured, rows: NDArray[np.intp]) -> Measured:
 
 def stack(parts: Sequence[Measured]) -> Measured:
     """One after the other."""
-    merged_of, templates = distinct_codes([template for part in parts for template in part.templates])
-    begins = np.cumsum([0, *(len(part.templates) for part in parts)])
+    templates_at, templates = _merged([part.templates for part in parts])
+    services_at, services = _merged([part.services for part in parts])
     return Measured(
         numbers=np.concatenate([part.numbers for part in parts]),
         level=np.concatenate([part.level for part in parts]),
-        service=pl.concat([part.service for part in parts]),
-        template_of=np.concatenate(
-            [merged_of[begin + part.template_of] for begin, part in zip(begins, parts, strict=False)]
-        ),
+        service_of=np.concatenate([at[part.service_of] for at, part in zip(services_at, parts, strict=True)]),
+        services=services,
+        template_of=np.concatenate([at[part.template_of] for at, part in zip(templates_at, parts, strict=True)]),
         previous_of=np.concatenate(
             [
-                np.where(part.previous_of < 0, -1, merged_of[begin + part.previous_of])
-                for begin, part in zip(begins, parts, strict=False)
+                np.where(part.previous_of < 0, -1, at[part.previous_of])
+                for at, part in zip(templates_at, parts, strict=True)
             ]
         ),
         templates=templates,
     )
+
+
+def _merged(lists: Sequence[list[T]]) -> tuple[list[NDArray[np.int64]], list[T]]:
+    """The values of all lists, each once, and of each list where its values are among them."""
+    places, merged = distinct_codes([value for values in lists for value in values])
+    return np.split(places, np.cumsum([len(values) for values in lists])[:-1]), merged
 
 
 def feature_names(services: Sequence[str], vocabulary: Sequence[str]) -> tuple[str, ...]:
@@ -144,15 +155,24 @@ def assemble(
     at_window = at_service + SERVICES
     at_text = at_window + len(_WINDOWS) - _SPLIT
     width = at_text + WIDTH
-    # All in one place from the start: to put columns beside each other costs as much as making them.
-    out = np.empty((len(numbers), width + (0 if more is None else more.shape[1])), dtype=np.float32)
-    if more is not None:
-        out[:, width:] = more
+    # Templates, levels and services occur in few combinations. A row begins as a copy of its own: to put columns beside
+    # each other costs as much as making them.
+    place_of = {name: place for place, name in enumerate(services)}
+    service = np.array([place_of.get(name, -1) for name in measured.services], dtype=np.int64)[measured.service_of]
+    levels, places = len(LEVELS) + 1, SERVICES + 1
+    combination = (measured.template_of * levels + measured.level + 1) * places + service + 1
+    occurs = np.zeros(len(measured.templates) * levels * places, dtype=bool)
+    occurs[combination] = True
+    occurring = np.flatnonzero(occurs)
+    alike = np.zeros((len(occurring), width + (0 if more is None else more.shape[1])), dtype=np.float32)
+    alike[:, at_level:at_service] = one_hot(occurring // places % levels - 1, len(LEVELS))
+    alike[:, at_service:at_window] = one_hot(occurring % places - 1, SERVICES)
+    alike[:, at_text:width] = vectorizer.transform(measured.templates)[occurring // (levels * places)]
+    out = alike.take((np.cumsum(occurs) - 1)[combination], axis=0)
     out[:, :_NUMERIC] = numbers[:, :_NUMERIC]
     for column, fill in enumerate(fills):
         out[np.isnan(numbers[:, column]), column] = fill
-    out[:, at_level:at_service] = one_hot(measured.level, len(LEVELS))
-    out[:, at_service:at_window] = one_hot(category_codes(measured.service, services), SERVICES)
     out[:, at_window:at_text] = numbers[:, _NUMERIC:]
-    out[:, at_text:width] = vectorizer.transform(measured.templates)[measured.template_of]
+    if more is not None:
+        out[:, width:] = more
     return out

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from mllib.detectors._log_features import Measured
 from mllib.errors import BadArtifact
 from mllib.features._memo import Memo
-from mllib.features.encoders import distinct_codes, without_nulls
+from mllib.features.encoders import distinct_codes
 from mllib.features.text import matches
 
 SURPRISES = ("template_surprise", "template_in_service_surprise", "template_order_surprise", "words_surprise")
@@ -102,7 +102,7 @@ class Surprises:
         is as new as what comes after it: without this, a threshold would be far too low for the lines of tomorrow.
         """
         n = len(measured.template_of)
-        service_of, services = distinct_codes(without_nulls(measured.service))
+        service_of, services = _services(measured)
         rows_of_word, word_of, words = _words(measured.templates)
         template = _hashes(measured.templates)
         often = np.bincount(measured.template_of, minlength=len(template))
@@ -154,7 +154,7 @@ class Surprises:
         template, rarest = np.array(self._known.of(measured.templates)).reshape(-1, 2).T
         template = template.astype(np.int64)
         line = template[measured.template_of]
-        service_of, services = distinct_codes(without_nulls(measured.service))
+        service_of, services = _services(measured)
         at = np.array(self._services.of(services), dtype=np.int64)[service_of]
         before = _before(template, measured.previous_of, places)
         result = np.empty((len(line), len(SURPRISES)), dtype=np.float32)
@@ -262,6 +262,12 @@ def _before(template: Ints, previous_of: Ints, places: int) -> Ints:
         return np.full(len(previous_of), places - 1)
     before: Ints = np.where(previous_of < 0, places - 1, template[previous_of])
     return before
+
+
+def _services(measured: Measured) -> tuple[Ints, list[str]]:
+    """The service of each row, and their names; no service is one without a name."""
+    named, services = distinct_codes([service or "" for service in measured.services])
+    return named[measured.service_of], services
 
 
 def _words(templates: list[str]) -> tuple[Ints, Ints, list[str]]:

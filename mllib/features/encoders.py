@@ -53,8 +53,8 @@ def coded(values: pl.Series, code: Callable[[str | None], int]) -> NDArray[np.in
     if len(values) <= FEW:
         written = values.to_list()
         return _looked_up(written, {value: code(value) for value in set(written)})
-    distinct = values.unique()
-    return values.replace_strict(distinct, list(map(code, distinct)), return_dtype=pl.Int64).to_numpy()
+    codes, distinct = distinct_codes(values)
+    return np.array(list(map(code, distinct)), dtype=np.int64)[codes]
 
 
 def factorize(values: pl.Series) -> tuple[NDArray[np.int64], pl.Series]:
@@ -66,15 +66,20 @@ def factorize(values: pl.Series) -> tuple[NDArray[np.int64], pl.Series]:
     return codes, pl.Series(values.name, distinct, dtype=pl.String)
 
 
-def distinct_codes(values: pl.Series | list[str]) -> tuple[NDArray[np.int64], list[str]]:
-    """``factorize`` with the distinct values as a list, which few of them are sooner made into."""
+def distinct_codes(values: pl.Series | list[Any]) -> tuple[NDArray[np.int64], list[Any]]:
+    """``factorize`` of strings and nulls, with the distinct values as a list, which few of them are sooner made into.
+
+    Of many values, null is the last.
+    """
     if len(values) <= FEW or isinstance(values, list):
         written = values if isinstance(values, list) else values.to_list()
         places = {value: place for place, value in enumerate(dict.fromkeys(written))}
         return _looked_up(written, places), list(places)
-    distinct = values.unique(maintain_order=True)
-    place = pl.int_range(len(distinct), dtype=pl.Int64, eager=True)
-    return values.replace_strict(distinct, place, return_dtype=pl.Int64).to_numpy(), distinct.to_list()
+    known = values.unique(maintain_order=True).drop_nulls()
+    codes = values.cast(pl.Enum(known)).to_physical().cast(pl.Int64)
+    if codes.null_count():
+        return codes.fill_null(len(known)).to_numpy(), [*known, None]
+    return codes.to_numpy(), known.to_list()
 
 
 def _looked_up(written: list[Any], codes: Mapping[Any, int]) -> NDArray[np.int64]:

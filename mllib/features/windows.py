@@ -17,7 +17,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from mllib.features._window_counts import Counts, Lines, counts
-from mllib.features.encoders import ERROR_LEVELS, canonical_level_codes, distinct_codes, numbers, without_nulls
+from mllib.features.encoders import ERROR_LEVELS, canonical_level_codes, distinct_codes, numbers
 
 WINDOW = timedelta(minutes=5)
 WINDOW_US = 300_000_000
@@ -51,6 +51,8 @@ class Figures:
     level: NDArray[np.int8]  # codes of LEVELS, -1 for none
     status: Floats  # NaN where there is none
     response_us: Ints  # whole microseconds, clipped at an hour; -1 for null, infinite, NaN and negative ones
+    service_of: Ints  # row i is of the service services[service_of[i]]
+    services: list[str | None]
 
 
 def figures(frame: pl.DataFrame) -> Figures:
@@ -58,11 +60,14 @@ def figures(frame: pl.DataFrame) -> Figures:
     response = numbers(frame["response_time_ms"])
     present = np.isfinite(response) & (response >= 0)
     clipped = np.minimum(np.where(present, response, -1e-3), MAX_RESPONSE_TIME_MS)
+    service_of, services = distinct_codes(frame["service"])
     return Figures(
         ts=frame["ts"].cast(pl.Int64).to_numpy(),
         level=canonical_level_codes(frame["level"]),
         status=numbers(frame["status_code"]),
         response_us=np.rint(clipped * 1e3).astype(np.int64),
+        service_of=service_of,
+        services=services,
     )
 
 
@@ -73,10 +78,10 @@ def windows(frame: pl.DataFrame, rows: Ints, read: Figures | None = None) -> Win
     when its level says ERROR or CRITICAL, or its status code is 500 or above. ``read`` saves reading the frame.
     """
     read = read or figures(frame)
-    service, _ = distinct_codes(without_nulls(frame["service"]))
+    named, _ = distinct_codes([service or "" for service in read.services])
     lines = Lines(
         ts=read.ts,
-        service=service,
+        service=named[read.service_of],
         error=(read.level >= min(ERROR_LEVELS)) | (read.status >= 500),
         response=read.response_us,
     )

@@ -214,6 +214,7 @@ def test_taking_all_rows_in_order_is_the_subset_of_all() -> None:
     measured = measure(make_logs(300), np.arange(300))
     all_of_it, taken = subset(measured, np.ones(300, dtype=bool)), take(measured, np.arange(300)[::-1])
     assert np.array_equal(taken.numbers[::-1], all_of_it.numbers, equal_nan=True)
-    assert taken.service.reverse().equals(all_of_it.service)
+    assert taken.service_of[::-1].tolist() == all_of_it.service_of.tolist()
+    assert taken.services == all_of_it.services
     said = [taken.templates[code] for code in taken.template_of.tolist()]
     assert said[::-1] == [all_of_it.templates[code] for code in all_of_it.template_of.tolist()]
