@@ -68,6 +68,11 @@ _MASKS = (
 
 _MASKED = reduce(lambda text, mask: text.str.replace_all(*mask), _MASKS, pl.first())
 
+_HEAD = pl.first().str.head(MAX_CHARACTERS)
+# A cut may have gone through a secret, whose first half no longer looks like one.
+_CUT = pl.when(_HEAD != pl.first()).then(_HEAD.str.replace(r"\S*$", "")).otherwise(pl.first())
+_SHAPE = pl.first().str.to_lowercase().str.replace_all(_DIGITS, "0")
+
 _FEW = 250  # messages up to which Python is faster than a query of polars
 # The masks in one query take a millisecond however few there are. Python tries again from each place, where polars
 # reads once: on 200 hostile characters that is 2 ms, on 500 it would be 30.
@@ -101,12 +106,10 @@ def template_codes(messages: pl.Series) -> tuple[NDArray[np.int64], list[str]]:
 
 def _shapes(messages: pl.Series) -> pl.Series:
     """Lower case, cut, every run of digits a 0; null becomes empty."""
-    head = messages.fill_null("").str.head(MAX_CHARACTERS)
-    cut = messages.str.len_bytes().fill_null(0) > head.str.len_bytes()
-    if cut.any():
-        # The cut may have gone through a secret, whose first half no longer looks like one.
-        head = pl.select(pl.when(cut).then(head.str.replace(r"\S*$", "")).otherwise(head)).to_series()
-    return head.str.to_lowercase().str.replace_all(_DIGITS, "0")
+    head = without_nulls(messages)
+    if (head.str.len_bytes().max() or 0) > MAX_CHARACTERS:
+        head = head.to_frame().select(_CUT).to_series()
+    return head.to_frame().select(_SHAPE).to_series()
 
 
 def _few_shapes(messages: pl.Series) -> pl.Series | list[str]:
