@@ -70,7 +70,7 @@ _MASKED = reduce(lambda text, mask: text.str.replace_all(*mask), _MASKS, pl.firs
 
 _HEAD = pl.first().str.head(MAX_CHARACTERS)
 # A cut may have gone through a secret, whose first half no longer looks like one.
-_CUT = pl.when(_HEAD != pl.first()).then(_HEAD.str.replace(r"\S*$", "")).otherwise(pl.first())
+_CUT = pl.when(pl.first() != _HEAD).then(_HEAD.str.replace(r"\S*$", "")).otherwise(pl.first())
 _SHAPE = pl.first().str.to_lowercase().str.replace_all(_DIGITS, "0")
 
 _FEW = 250  # messages up to which Python is faster than a query of polars

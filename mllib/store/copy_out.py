@@ -20,7 +20,9 @@ class Lines:
     rows: int = 0
 
 
-def copy_out(conn: psycopg.Connection[Any], statement: sql.Composed, begun: Lines, sizes: Iterator[int]) -> Iterator[Lines]:
+def copy_out(
+    conn: psycopg.Connection[Any], statement: sql.Composed, begun: Lines, sizes: Iterator[int]
+) -> Iterator[Lines]:
     """The rows, the first ones added to those ``begun``, then as many at a time as ``sizes`` say; at last what is left,
     even if it is none.
 
