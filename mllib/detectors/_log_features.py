@@ -157,7 +157,7 @@ def assemble(
     width = at_text + WIDTH
     # Templates, levels and services occur in few combinations. A row begins as a copy of its own: to put columns beside
     # each other costs as much as making them.
-    place_of = {name: place for place, name in enumerate(services)}
+    place_of: dict[str | None, int] = {name: place for place, name in enumerate(services)}
     service = np.array([place_of.get(name, -1) for name in measured.services], dtype=np.int64)[measured.service_of]
     levels, places = len(LEVELS) + 1, SERVICES + 1
     combination = (measured.template_of * levels + measured.level + 1) * places + service + 1
@@ -168,7 +168,7 @@ def assemble(
     alike[:, at_level:at_service] = one_hot(occurring // places % levels - 1, len(LEVELS))
     alike[:, at_service:at_window] = one_hot(occurring % places - 1, SERVICES)
     alike[:, at_text:width] = vectorizer.transform(measured.templates)[occurring // (levels * places)]
-    out = alike.take((np.cumsum(occurs) - 1)[combination], axis=0)
+    out: NDArray[np.float32] = alike.take((np.cumsum(occurs) - 1)[combination], axis=0)
     out[:, :_NUMERIC] = numbers[:, :_NUMERIC]
     for column, fill in enumerate(fills):
         out[np.isnan(numbers[:, column]), column] = fill

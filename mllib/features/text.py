@@ -107,7 +107,7 @@ def template_codes(messages: pl.Series) -> tuple[NDArray[np.int64], list[str]]:
 def _shapes(messages: pl.Series) -> pl.Series:
     """Lower case, cut, every run of digits a 0; null becomes empty."""
     head = without_nulls(messages)
-    if (head.str.len_bytes().max() or 0) > MAX_CHARACTERS:
+    if (head.str.len_bytes() > MAX_CHARACTERS).any():
         head = head.to_frame().select(_CUT).to_series()
     return head.to_frame().select(_SHAPE).to_series()
 
