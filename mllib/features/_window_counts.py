@@ -9,11 +9,12 @@ import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mllib.compiled import compiled_function
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -101,16 +102,11 @@ def in_numpy(lines: Lines, rows: Ints, span: int) -> Counts:
 @cache
 def compiled() -> Run | None:
     """The compiled version, None where there is none."""
-    for library in Path(__file__).parent.glob("_window_counts_c*.so"):
-        try:
-            return _bound(ctypes.CDLL(str(library)))
-        except (OSError, AttributeError):
-            continue  # built for another machine, or by another version: numpy does
-    return None
+    function = compiled_function("millrace_windows", library="_window_counts_c", beside=__file__)
+    return None if function is None else _bound(function)
 
 
-def _bound(library: ctypes.CDLL) -> Run:
-    function = library.millrace_windows
+def _bound(function: Any) -> Run:
     function.restype = ctypes.c_int
     int64, flags = (np.ctypeslib.ndpointer(kind, ndim=1, flags="C_CONTIGUOUS") for kind in (np.int64, np.bool_))
     size = ctypes.c_int64

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import psycopg
 from psycopg import errors, pq, sql
+
+from mllib.compiled import compiled_function
+
+_ROOM = 1 << 16  # bytes; more never arrives at once
 
 
 @dataclass(slots=True)
@@ -20,6 +27,10 @@ class Lines:
     rows: int = 0
 
 
+Take = Callable[[Lines], int]
+"""Adds what has arrived until the lines are as many as they may be. Then above 0, else 0, and below 0 at the end."""
+
+
 def copy_out(
     conn: psycopg.Connection[Any], statement: sql.Composed, begun: Lines, sizes: Iterator[int]
 ) -> Iterator[Lines]:
@@ -29,23 +40,83 @@ def copy_out(
     What has arrived is taken past the cursor, whose bookkeeping costs more than the row, and goes into the text at
     once: an object for each line would cost as much again.
     """
-    lines, begin = begun, begun.rows
+    lines = begun
+    take = compiled_take(conn.pgconn) or take_in_python(conn.pgconn)
     with conn.cursor() as cursor, cursor.copy(statement) as copy:
-        take, more = conn.pgconn.get_copy_data, True
-        while more:
-            write = lines.text.write
-            for row in range(begin, lines.most):
-                size, line = take(1)
-                if size > 0:
-                    write(line)
-                elif size < 0 or not write(copy.read()):
-                    lines.rows, more = row, False
+        while (last := take(lines)) >= 0:
+            if last == 0 and lines.rows < lines.most:
+                line = copy.read()
+                if not line:
                     break
-            else:
-                lines.rows = lines.most
+                lines.text.write(line)
+                lines.rows += 1
+            if lines.rows == lines.most:
                 yield lines
-                lines, begin = Lines(next(sizes)), 0
+                lines = Lines(next(sizes))
         while (result := conn.pgconn.get_result()) is not None:
             if result.status != pq.ExecStatus.COMMAND_OK:
                 raise errors.error_from_result(result)
     yield lines
+
+
+def take_in_python(conn: pq.abc.PGconn) -> Take:
+    """``Take`` without a compiler."""
+    get = conn.get_copy_data
+
+    def take(lines: Lines) -> int:
+        write = lines.text.write
+        for row in range(lines.rows, lines.most):
+            size, line = get(1)
+            if size <= 0:
+                lines.rows = row
+                return size
+            write(line)
+        lines.rows = lines.most
+        return 1
+
+    return take
+
+
+def compiled_take(conn: pq.abc.PGconn) -> Take | None:
+    """The compiled ``Take``, None where there is none."""
+    functions = _functions()
+    if functions is None:
+        return None
+    function, get, release = functions
+    room = ctypes.create_string_buffer(_ROOM)
+    arrived = memoryview(room)
+    used, unfitting, last = ctypes.c_int64(), ctypes.c_void_p(), ctypes.c_int32()
+    found = ctypes.byref(used), ctypes.byref(unfitting), ctypes.byref(last)
+
+    def take(lines: Lines) -> int:
+        lines.rows += function(
+            conn.pgconn_ptr, get, release, lines.most - lines.rows, room, _ROOM, *found,
+        )  # fmt: skip
+        lines.text.write(arrived[: used.value])
+        if unfitting.value is not None:
+            lines.text.write(ctypes.string_at(unfitting.value, last.value))
+            release(unfitting)
+            lines.rows += 1
+        if last.value < -1:
+            raise errors.OperationalError(f"reading rows failed: {conn.get_error_message()}")
+        return last.value
+
+    return take
+
+
+@cache
+def _functions() -> tuple[Any, Any, Any] | None:
+    """Ours, and libpq's PQgetCopyData and PQfreemem. The driver's own module leads to the library it has loaded."""
+    function = compiled_function("millrace_take_lines", library="_copy_lines_c", beside=__file__)
+    if function is None:
+        return None
+    try:
+        libpq = ctypes.CDLL(sys.modules[pq.PGconn.__module__].__file__)
+        get, release = libpq.PQgetCopyData, libpq.PQfreemem
+    except (OSError, AttributeError):
+        return None  # a driver in Python
+    pointer, size = ctypes.c_void_p, ctypes.c_int64
+    release.restype, release.argtypes = None, [pointer]
+    function.restype = size
+    function.argtypes = [pointer, pointer, pointer, size, pointer, size, pointer, pointer, pointer]
+    return function, get, release
