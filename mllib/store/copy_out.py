@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 from psycopg import errors, pq, sql
@@ -83,6 +83,7 @@ def compiled_take(conn: pq.abc.PGconn) -> Take | None:
     if functions is None:
         return None
     function, get, release = functions
+    handle = cast("Any", conn).pgconn_ptr  # which the driver has for such uses, but not its types
     room = ctypes.create_string_buffer(_ROOM)
     arrived = memoryview(room)
     used, unfitting, last = ctypes.c_int64(), ctypes.c_void_p(), ctypes.c_int32()
@@ -90,7 +91,7 @@ def compiled_take(conn: pq.abc.PGconn) -> Take | None:
 
     def take(lines: Lines) -> int:
         lines.rows += function(
-            conn.pgconn_ptr, get, release, lines.most - lines.rows, room, _ROOM, *found,
+            handle, get, release, lines.most - lines.rows, room, _ROOM, *found,
         )  # fmt: skip
         lines.text.write(arrived[: used.value])
         if unfitting.value is not None:
