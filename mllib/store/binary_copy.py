@@ -7,7 +7,7 @@ that the rows of a frame are one numpy array; what is left are the explanations,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import polars as pl
@@ -34,29 +34,37 @@ _JSONB = b"\x01"  # its version
 _NULL = -1
 
 
-def encoded(frame: pl.DataFrame) -> Iterator[bytes]:
+def encoded(frame: pl.DataFrame, **constants: int) -> Iterator[bytes]:
     """The rows of a frame with COLUMNS, ``explanation`` (JSON or null) and, or not, ``class`` and ``confidence``.
 
-    ``ts`` is in microseconds. Rows of one class follow each other, else the order is that of the frame.
+    ``ts`` is in microseconds. A column that is the same in all rows may be one of ``constants`` instead. Rows of one
+    class follow each other, else the order is that of the frame.
     """
     if "class" not in frame.columns:
-        yield _rows(frame, dict(COLUMNS), {})
+        yield _rows(frame, COLUMNS, constants)
         return
     for (name,), part in frame.group_by("class", maintain_order=True):
         text = str(name).encode()
-        yield _rows(part, {**COLUMNS, "class": f"V{len(text)}", "confidence": ">f4"}, {"class": text})
+        columns = {**COLUMNS, "class": f"V{len(text)}", "confidence": ">f4"}
+        yield _rows(part, columns, {**constants, "class": np.void(text)})
 
 
-def _rows(frame: pl.DataFrame, columns: dict[str, str], constants: dict[str, bytes]) -> bytes:
+def _rows(frame: pl.DataFrame, columns: Mapping[str, str], constants: Mapping[str, int | np.void]) -> bytes:
     fields = [("fields", ">i2")]
     for name, kind in columns.items():
         fields += [(f"{name}_bytes", ">i4"), (name, kind)]
-    rows = np.empty(len(frame), dtype=np.dtype([*fields, ("explanation_bytes", ">i4")]))
-    rows["fields"] = len(columns) + 1
+    # What all rows have in common is filled in once, and copied.
+    alike = np.empty(1, dtype=np.dtype([*fields, ("explanation_bytes", ">i4")]))
+    alike["fields"] = len(columns) + 1
+    alike["explanation_bytes"] = _NULL
     for name in columns:
-        rows[f"{name}_bytes"] = rows.dtype[name].itemsize
-        rows[name] = np.void(constants[name]) if name in constants else _values(frame[name])
-    rows["explanation_bytes"] = _NULL
+        alike[f"{name}_bytes"] = alike.dtype[name].itemsize
+    for name, value in constants.items():
+        alike[name] = value
+    rows = alike.repeat(len(frame))
+    for name in columns:
+        if name not in constants:
+            rows[name] = _values(frame[name])
     return _with_explanations(rows, frame["explanation"])
 
 

@@ -70,13 +70,7 @@ def write(
             if frame.is_empty():
                 continue
             written.add(frame)
-            for rows in binary_copy.encoded(
-                frame.with_columns(
-                    pl.lit(run_id).alias("run_id"),
-                    pl.lit(model_version).alias("model_version"),
-                    pl.lit(detector_id).alias("detector_id"),
-                )
-            ):
+            for rows in binary_copy.encoded(frame, run_id=run_id, model_version=model_version, detector_id=detector_id):
                 copy.write(rows)
         copy.write(binary_copy.TRAILER)
     return written
