@@ -41,7 +41,7 @@ class _Questions:
 
 
 def ranked_walk(trees: CompleteTrees) -> RankedWalk | None:
-    """A function that gives what ``walk(trees, rows)`` does. None where there is none for this machine or these trees."""
+    """A function that gives what ``walk(trees, rows)`` does. None where this machine or these trees have none."""
     function = _compiled()
     if function is None or trees.depth > MOST_LEVELS:
         return None
