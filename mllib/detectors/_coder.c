@@ -5,8 +5,9 @@
  * weights in 16 bits, sums in 32, which _coder.py has made sure hold every one. So all is exact, and neither the order of
  * a sum nor the processor's kind of vector shows in the result.
  *
- * The values of the first layer reach up to 10, which is too much for its sums. They are multiplied in two parts, x = 64 high +
- * low: first all high ones, whose sum is cut off where the hyperbolic tangent is 1 for good whatever the low ones are.
+ * The values of the first layer reach up to 10. A row with one that is too great for 16 bits, or for the sums, is divided
+ * into two, x = 64 high + low: first all high ones are multiplied, and their sum is cut off where the hyperbolic tangent is
+ * 1 for good whatever the low ones are.
  *
  * The hyperbolic tangent is looked up. As it never climbs faster than its argument, of any two neighbouring multiples of
  * 1/4096 it passes between at most one step of 1/4096: an entry of the table holds how far behind the first of the two
@@ -96,9 +97,19 @@ INSIDE void add_products(values in, int64_t row, int64_t inside, const int16_t *
         }
 }
 
-/* Of inputs there are `inside` pairs. Outputs come in tiles, whose weights stand together: weight[tile][pair][TILE][2]. */
-INSIDE void multiply(values high, values low, int64_t rows, int64_t inside, const int16_t *weight, const int32_t *bias,
-                     int64_t tiles, products out)
+INSIDE int any(const int *of_rows)
+{
+    int found = 0;
+    for (int k = 0; k < ROWS_AT_ONCE; k++)
+        found |= of_rows[k];
+    return found;
+}
+
+/* Of inputs there are `inside` pairs. Outputs come in tiles, whose weights stand together: weight[tile][pair][TILE][2].
+ * `high` counts where rows are divided, which is NULL if none can be.
+ */
+INSIDE void multiply(const int *divided, values high, values low, int64_t rows, int64_t inside, const int16_t *weight,
+                     const int32_t *bias, int64_t tiles, products out)
 {
     const sums far = (sums){0} + FAR_SUM;
 
@@ -108,7 +119,7 @@ INSIDE void multiply(values high, values low, int64_t rows, int64_t inside, cons
             for (int k = 0; k < ROWS_AT_ONCE; k++)
                 for (int v = 0; v < VECTORS; v++)
                     sum[k][v] = (sums){0};
-            if (high) {
+            if (divided && any(divided + row)) {
                 add_products(high, row, inside, weight, sum);
                 for (int k = 0; k < ROWS_AT_ONCE; k++)
                     for (int v = 0; v < VECTORS; v++) {
@@ -139,8 +150,7 @@ INSIDE void squash(products in, int64_t rows, int64_t width, const int32_t *tabl
 }
 
 /* Whether all values of the row are numbers. */
-INSIDE int standardise(const float *row, int64_t features, const float *mean, const float *scale, int32_t *standard,
-                       int16_t *high, int16_t *low)
+INSIDE int standardise(const float *row, int64_t features, const float *mean, const float *scale, int32_t *standard)
 {
     int32_t unknown = 0;
 
@@ -150,39 +160,53 @@ INSIDE int standardise(const float *row, int64_t features, const float *mean, co
         unknown |= off != off;
         standard[i] = (int32_t)rintf(near * STEPS);
     }
-    for (int64_t i = 0; i < features; i++) {
-        high[i] = (int16_t)(standard[i] >> LOW_BITS);
-        low[i] = (int16_t)(standard[i] & ((1 << LOW_BITS) - 1));
-    }
-    high[features] = low[features] = 0; /* the other of the last pair */
     return !unknown;
 }
 
+/* Whether the row had to be divided, as one of its values is greater than `most`. */
+INSIDE int divide(const int32_t *standard, int64_t features, int32_t most, int16_t *high, int16_t *low)
+{
+    int32_t greatest = 0;
+
+    for (int64_t i = 0; i < features; i++) {
+        const int32_t value = standard[i] < 0 ? -standard[i] : standard[i];
+        greatest = value > greatest ? value : greatest;
+    }
+    const int divided = greatest > most;
+    for (int64_t i = 0; i < features; i++) {
+        high[i] = divided ? (int16_t)(standard[i] >> LOW_BITS) : 0;
+        low[i] = (int16_t)(divided ? standard[i] & ((1 << LOW_BITS) - 1) : standard[i]);
+    }
+    high[features] = low[features] = 0; /* the other of the last pair */
+    return divided;
+}
+
 /* Of each of n rows, of which the first `features` of `width` columns count, the sum of the errors in `total`, and the
- * errors themselves in `errors` unless that is NULL. `tiles` and `inside` are those of each layer.
+ * errors themselves in `errors` unless that is NULL. `tiles` and `inside` are those of each layer; a value of the first one
+ * may be up to `most` where its row is not divided.
  */
 COMPUTES
 void millrace_code_rows(const float *rows, int64_t n, int64_t width, int64_t features, const float *mean,
-                   const float *scale, const int16_t *weights, const int32_t *biases, const int64_t *tiles,
-                   const int64_t *inside, const int32_t *table, int64_t entries, double *total, float *errors)
+                        const float *scale, int32_t most, const int16_t *weights, const int32_t *biases,
+                        const int64_t *tiles, const int64_t *inside, const int32_t *table, int64_t entries,
+                        double *total, float *errors)
 {
     products standard, sum;
     values high, low;
-    int known[ROWS_A_BLOCK];
+    int known[ROWS_A_BLOCK], divided[ROWS_A_BLOCK];
 
     for (int64_t begin = 0; begin < n; begin += ROWS_A_BLOCK) {
         const int64_t count = begin + ROWS_A_BLOCK < n ? ROWS_A_BLOCK : n - begin;
         const int64_t filled = (count + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE * ROWS_AT_ONCE;
-        for (int64_t row = 0; row < filled; row++)
-            known[row] = standardise(rows + (begin + (row < count ? row : count - 1)) * width, features, mean, scale,
-                                     standard[row], high[row], low[row]);
+        for (int64_t row = 0; row < filled; row++) {
+            const float *values_of = rows + (begin + (row < count ? row : count - 1)) * width;
+            known[row] = standardise(values_of, features, mean, scale, standard[row]);
+            divided[row] = divide(standard[row], features, most, high[row], low[row]);
+        }
         const int16_t *weight = weights;
         const int32_t *bias = biases;
         for (int layer = 0; layer < LAYERS; layer++) {
-            if (layer == 0)
-                multiply(high, low, filled, inside[0], weight, bias, tiles[0], sum);
-            else
-                multiply(NULL, low, filled, inside[layer], weight, bias, tiles[layer], sum);
+            multiply(layer == 0 ? divided : NULL, high, low, filled, inside[layer], weight, bias, tiles[layer], sum);
             weight += 2 * inside[layer] * tiles[layer] * TILE;
             bias += tiles[layer] * TILE;
             if (layer < LAYERS - 1)

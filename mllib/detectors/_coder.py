@@ -23,7 +23,7 @@ FARTHEST = 10
 
 MOST_FEATURES = 256
 _TILE = 16  # outputs that are computed together
-_LOW = 64  # values of the first layer are multiplied in two parts, whole multiples of this and the rest
+_LOW = 64  # where values of the first layer are multiplied in two parts: whole multiples of this, and the rest
 _LAST = 19_968  # as a multiple of 1 / STEPS, an argument whose hyperbolic tangent is 1 for good
 
 Layer = tuple[NDArray[np.float64], NDArray[np.float64]]  # weight (inputs, outputs) and bias (outputs,), multiples
@@ -47,6 +47,7 @@ def coder(mean: NDArray[np.float32], scale: NDArray[np.float32], layers: Sequenc
     biases = np.concatenate([_padded(bias, _TILE).astype(np.int32) for _, bias in whole])
     tiles = np.array([-(-len(bias) // _TILE) for _, bias in whole])
     inside = np.array([-(-len(weight) // 2) for weight, _ in whole])
+    most = _most_undivided(*whole[0])
     mean, scale = mean.copy(), scale.copy()  # in an artifact they may lie at any address
 
     def run(rows: NDArray[np.float32], errors: NDArray[np.float32] | None) -> NDArray[np.float64]:
@@ -59,7 +60,7 @@ def coder(mean: NDArray[np.float32], scale: NDArray[np.float32], layers: Sequenc
             raise ValueError(f"no place for the errors of {len(rows)} rows: {errors.dtype} of shape {errors.shape}")
         total = np.empty(len(rows))
         function(
-            np.ascontiguousarray(rows, dtype=np.float32), len(rows), rows.shape[1], features, mean, scale,
+            np.ascontiguousarray(rows, dtype=np.float32), len(rows), rows.shape[1], features, mean, scale, most,
             weights, biases, tiles, inside, _steps(), len(_steps()),
             total, None if errors is None else errors.ctypes.data,
         )  # fmt: skip
@@ -82,6 +83,12 @@ def _sums_fit(layers: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]]) -> 
     weight, bias = layers[0]
     # What the rest adds must not bring a sum back that was cut off, nor be too much for 32 bits together with it.
     return bool((np.abs(weight).sum(axis=0) * (_LOW - 1) + np.abs(bias) < 2**29).all())
+
+
+def _most_undivided(weight: NDArray[np.int64], bias: NDArray[np.int64]) -> int:
+    """The greatest value of the first layer that fits into 16 bits and whose sums fit into 32, as a multiple."""
+    fits = (2**31 - 1 - np.abs(bias)) // np.maximum(np.abs(weight).sum(axis=0), 1)
+    return min(2**15 - 1, int(fits.min()))
 
 
 @cache
@@ -130,7 +137,7 @@ def _compiled() -> Any:
     function.restype = None
     function.argtypes = [
         pointer(np.float32, 2), ctypes.c_int64, ctypes.c_int64, ctypes.c_int64,
-        pointer(np.float32, 1), pointer(np.float32, 1), pointer(np.int16, 1), pointer(np.int32, 1),
+        pointer(np.float32, 1), pointer(np.float32, 1), ctypes.c_int32, pointer(np.int16, 1), pointer(np.int32, 1),
         pointer(np.int64, 1), pointer(np.int64, 1), pointer(np.int32, 1), ctypes.c_int64,
         pointer(np.float64, 1), ctypes.c_void_p,
     ]  # fmt: skip
