@@ -177,7 +177,7 @@ INSIDE int divide(const int32_t *standard, int64_t features, int32_t most, int16
         high[i] = divided ? (int16_t)(standard[i] >> LOW_BITS) : 0;
         low[i] = (int16_t)(divided ? standard[i] & ((1 << LOW_BITS) - 1) : standard[i]);
     }
-    high[features] = low[features] = 0; /* the other of the last pair */
+    high[features] = low[features] = 0; /* the other of the last pair: it has no weight, but is read */
     return divided;
 }
 

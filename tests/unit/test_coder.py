@@ -10,6 +10,7 @@ import pytest
 
 from mllib.detectors._autoencoder import HIDDEN, MIN_SCALE, Autoencoder
 from mllib.detectors._coder import MOST_FEATURES, STEPS, coder
+from tests.guarded_memory import at_the_end_of_memory
 
 
 def autoencoder(features: int, *, weights: float = 1.0) -> Autoencoder:
@@ -71,6 +72,7 @@ def test_both_give_the_same_bits_up_to_where_sums_no_longer_fit(layer: int, weig
     features[::3] *= 100  # all values as far out as can be, with any sign
     features[3:9] = 1e9
     features[9:15] = -1e9
+    features[15:23] = model.arrays["mean"] + np.float32(7.9) * model.arrays["scale"]  # small ones, of great sums
     agree(model, features)
 
 
@@ -95,6 +97,7 @@ def test_values_far_out_and_no_numbers_at_all_are_the_same_in_both() -> None:
     model = autoencoder(12)
     found = model.errors(features)
     assert np.isnan(found[7]).all()
+    assert np.isnan(model.total_errors(features)[7])
     assert np.isfinite(np.delete(found, 7, axis=0)).all()
     assert np.array_equal(found, model.errors_in_numpy(features).astype(np.float32), equal_nan=True)
 
@@ -122,6 +125,14 @@ def test_the_hyperbolic_tangent_out_of_the_table_is_that_of_numpy_at_each_of_its
         found = np.empty((1, units), np.float32)
         run(np.zeros((1, units), np.float32), found)
         assert found[0].tolist() == (np.abs(np.rint(np.tanh(bias) * STEPS)) / STEPS).tolist()
+
+
+@pytest.mark.parametrize("features", [1, 7, 8, 9, 78])
+def test_nothing_behind_the_rows_is_read(features: int) -> None:
+    model = autoencoder(features)
+    for count in (1, 3, 33):
+        given = rows(count, features)
+        assert model.total_errors(at_the_end_of_memory(given)).tobytes() == model.total_errors(given).tobytes()
 
 
 def test_compiled_code_is_given_no_place_that_it_would_overrun() -> None:
