@@ -61,10 +61,8 @@ INSIDE sums products_of_pairs(pairs a, pairs b)
 #ifdef __x86_64__
     return (sums)_mm256_madd_epi16((__m256i)a, (__m256i)b);
 #else
-    sums sum;
-    for (int i = 0; i < LANES; i++)
-        sum[i] = a[2 * i] * b[2 * i] + a[2 * i + 1] * b[2 * i + 1];
-    return sum;
+    const sums x = (sums)a, y = (sums)b;
+    return (x << 16 >> 16) * (y << 16 >> 16) + (x >> 16) * (y >> 16);
 #endif
 }
 

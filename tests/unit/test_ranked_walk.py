@@ -47,7 +47,8 @@ def agree(trees: CompleteTrees, rows: np.ndarray) -> None:
 
 
 def available() -> bool:
-    return compiled() is not None and bool(compiled_function("millrace_can_rank", library="_ranked_walk_c")())
+    can_rank = compiled_function("millrace_can_rank", library="_ranked_walk_c")
+    return can_rank is not None and bool(can_rank())
 
 
 def test_where_there_is_a_compiler_it_was_built() -> None:
