@@ -49,6 +49,9 @@ def ranked_walk(trees: CompleteTrees) -> RankedWalk | None:
     if questions.columns > np.iinfo(np.int16).max:
         return None
     features = len(questions.splits)
+    arrays = (questions.split, questions.splits, questions.asked, questions.level)
+    split, splits, *asked = (array.ctypes.data_as(ctypes.c_void_p) for array in arrays)  # they keep the arrays alive
+    length = trees.pointers[-1]
 
     def run(rows: NDArray[np.float32]) -> NDArray[np.float64]:
         # Compiled code would read beyond the end of narrower rows.
@@ -57,8 +60,7 @@ def ranked_walk(trees: CompleteTrees) -> RankedWalk | None:
         total = np.zeros(len(rows))
         function(
             np.ascontiguousarray(rows), len(rows), rows.shape[1],
-            questions.split, questions.splits, features, questions.asked, questions.level,
-            trees.length, len(trees.length), trees.depth,
+            split, splits, features, *asked, length, len(trees.length), trees.depth,
             np.empty(questions.columns * _ROWS_A_BLOCK, dtype=np.int8), total,
         )  # fmt: skip
         return total
@@ -104,8 +106,7 @@ def _compiled() -> Any:
     function.restype = None
     function.argtypes = [
         pointer(np.float32, 2), ctypes.c_int64, ctypes.c_int64,
-        pointer(np.float32, 1), pointer(np.int64, 2), ctypes.c_int64, pointer(_QUESTION, 1), pointer(np.int32, 1),
-        pointer(np.float64, 2), ctypes.c_int64, ctypes.c_int64,
+        *[ctypes.c_void_p] * 2, ctypes.c_int64, *[ctypes.c_void_p] * 3, ctypes.c_int64, ctypes.c_int64,
         pointer(np.int8, 1), pointer(np.float64, 1),
     ]  # fmt: skip
     return function
