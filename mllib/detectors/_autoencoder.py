@@ -16,14 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mllib.detectors._coder import STEPS, coder
+from mllib.detectors._coder import FARTHEST, STEPS, coder
 from mllib.errors import BadArtifact
 
 HIDDEN = (32, 8, 32)
 EPOCHS = 25
-FARTHEST = 10.0
-"""Standard deviations from the mean beyond which it does not matter how far."""
-
 MIN_SCALE = 0.05
 """The least standard deviation: figures that hardly ever change would be divided by almost nothing."""
 

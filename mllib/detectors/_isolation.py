@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mllib.detectors._ranked_walk import FEWEST_ROWS, RankedWalk, ranked_walk
 from mllib.detectors._walk import CompleteTrees, attribute, walk
 from mllib.errors import BadArtifact
 
@@ -54,7 +55,7 @@ class IsolationTrees:
 
         The path lengths of a row are summed tree by tree, so its score does not depend on the rows around it.
         """
-        return np.exp2(-walk(self._trees, features) / self._normaliser)
+        return np.exp2(-self._walked(features) / self._normaliser)
 
     @property
     def usual_path(self) -> float:
@@ -63,7 +64,7 @@ class IsolationTrees:
 
     def paths(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """Shape (n,): the path length E[h(x)] of each row, on average over the trees."""
-        return walk(self._trees, features) / len(self._trees.feature)
+        return self._walked(features) / len(self._trees.feature)
 
     def heads(self, features: NDArray[np.float32]) -> list[tuple[float, str]]:
         """Of each row by how much its path is shorter than usual, and that as members of a JSON object."""
@@ -80,6 +81,15 @@ class IsolationTrees:
         the change is credited to the feature that was asked. So the sum over a row is ``usual_path`` less its path.
         """
         return attribute(self._trees, self._expected, features) / len(self._trees.feature)
+
+    def _walked(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        many = self._ranked if len(features) >= FEWEST_ROWS else None
+        return walk(self._trees, features) if many is None else many(features)
+
+    @cached_property
+    def _ranked(self) -> RankedWalk | None:
+        """Made when many rows are scored for the first time: it takes some milliseconds."""
+        return ranked_walk(self._trees)
 
     @cached_property
     def _expected(self) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,15 @@ class CompleteTrees:
     split: NDArray[np.float32]  # (trees, 2**depth - 1)
     length: NDArray[np.float64]  # (trees, 2**depth)
     depth: int
+
+    @cached_property
+    def pointers(self) -> tuple[ctypes.c_void_p, ...]:
+        """To feature, split and length, which they keep alive. To look at these in each call takes as long as a row."""
+        kinds = (pointer(np.int16, 2), pointer(np.float32, 2), pointer(np.float64, 2))
+        arrays = (self.feature, self.split, self.length)
+        for kind, array in zip(kinds, arrays, strict=True):
+            kind.from_param(array)  # type: ignore[attr-defined]
+        return tuple(array.ctypes.data_as(ctypes.c_void_p) for array in arrays)
 
 
 Walk = Callable[[CompleteTrees, NDArray[np.float32]], NDArray[np.float64]]
@@ -128,7 +137,7 @@ def _bound_walk(function: Any) -> Walk:
     function.restype = None
     function.argtypes = [
         pointer(np.float32, 2), ctypes.c_int64, ctypes.c_int64,
-        pointer(np.int16, 2), pointer(np.float32, 2), pointer(np.float64, 2),
+        ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p,
         ctypes.c_int64, ctypes.c_int64, pointer(np.float64, 1),
     ]  # fmt: skip
 
@@ -136,7 +145,7 @@ def _bound_walk(function: Any) -> Walk:
         total = np.zeros(len(rows))
         function(
             np.ascontiguousarray(rows), len(rows), rows.shape[1],
-            trees.feature, trees.split, trees.length, len(trees.feature), trees.depth, total,
+            *trees.pointers, len(trees.feature), trees.depth, total,
         )  # fmt: skip
         return total
 
