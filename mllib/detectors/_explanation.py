@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import polars as pl
@@ -45,11 +45,16 @@ class Judge(Protocol):
     def scores(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """Shape (n,): the raw scores, 0 to 1."""
 
-    def heads(self, features: NDArray[np.float32]) -> list[tuple[float, str]]:
-        """Of each row its excess, and the members of a JSON object that say so."""
+    def reasons(self, features: NDArray[np.float32]) -> Reasons:
+        """Of each row its excess, and what it is made of."""
 
-    def attributions(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Shape (n, n_features): what each feature adds to the excess of each row."""
+
+class Reasons(NamedTuple):
+    """Of some rows why they score as they do."""
+
+    excess: NDArray[np.float64]  # (n,)
+    told: list[str]  # the members of a JSON object that say so
+    parts: NDArray[np.float64]  # (n, n_features): what each feature adds to the excess
 
 
 Codes = Callable[[NDArray[np.float32]], NDArray[np.int64]]
@@ -149,6 +154,7 @@ class Explainer:
         self._changed: list[str] = []
         self._heads: list[str] = []  # how the entry of each group begins
         self._seen: dict[int, list[str]] = {}
+        self._terms = {place: [_text(term) for term in g.terms] for place, g in enumerate(groups) if isinstance(g, Words)}
         for place, group in enumerate(groups):
             head = f'{{"name":{_text(group.name)}'
             if isinstance(group, Figure) and group.unit is not None:
@@ -167,85 +173,115 @@ class Explainer:
         """The explanation of each of ``lines``, whose features are ``features``; JSON texts in the same order."""
         if not len(features):
             return []
-        parts = self._judge.attributions(features)
+        excess, told, parts = self._judge.reasons(features)
         # Added column by column: the order of a sum along rows could depend on how many rows there are.
         grouped = np.zeros((len(parts), len(self._groups)))
         for place, group in enumerate(self._groups):
             for column in group.columns:
                 grouped[:, place] += parts[:, column]
         leading = np.argsort(-grouped, axis=1, kind="stable")[:, :AT_MOST]
-        changes = self._changes(features, leading, threshold)
-        values = [self._values(place, lines, features, parts) for place in range(len(self._groups))]
+        amounts = np.take_along_axis(grouped, leading, axis=1)
+        # No excess is possible only where somebody put the threshold below the score of an average row.
+        shares = amounts / np.where(excess > 0, excess, np.inf)[:, None]
+        large = (shares > 0) & ((shares >= MIN_SHARE) | (np.arange(leading.shape[1]) < 3))
+        named = np.logical_and.accumulate(large, axis=1)
+        other = excess.copy()
+        for rank in range(leading.shape[1]):
+            other -= np.where(named[:, rank], amounts[:, rank], 0.0)
+        entries = self._entries(lines, features, parts, leading, shares, named)
+        ends = np.cumsum(named.sum(axis=1)).tolist()
         texts = []
-        for row, ((excess, told), order, of_group) in enumerate(
-            zip(self._judge.heads(features), leading.tolist(), grouped.tolist(), strict=True)
+        begin = 0
+        for said, of_row, rest, first, change, end in zip(
+            told, excess.tolist(), other.tolist(), leading[:, 0].tolist(), self._changes(features, leading, threshold), ends,
+            strict=True,
         ):
-            head = "{" + told
-            if excess <= 0:
-                # Possible only where somebody put the threshold below the score of an average row.
-                texts.append(head + ',"note":"it is no more unusual than others: the threshold is very low"}')
-                continue
-            entries, other = [], excess
-            for rank, place in enumerate(order):
-                share = of_group[place] / excess
-                if share <= 0 or (rank >= 3 and share < MIN_SHARE):
-                    break
-                other -= of_group[place]
-                entries.append(f'{self._heads[place]},{values[place](row)},"share":{share:.4f}}}')
-            text = f'{head},"features":[{",".join(entries)}],"other":{round(other / excess, 4) + 0.0}'
-            text += f',"look_at":{self._advice[order[0]]}'
-            if row in changes:
-                text += f',"normal_with":{changes[row]}'
-            texts.append(text + "}")
+            if of_row > 0:
+                text = f'"features":[{",".join(entries[begin:end])}],"other":{round(rest / of_row, 4) + 0.0}'
+                texts.append(f'{{{said},{text},"look_at":{self._advice[first]}{change}}}')
+            else:
+                texts.append(f'{{{said},"note":"it is no more unusual than others: the threshold is very low"}}')
+            begin = end
         return texts
 
-    def _changes(self, features: NDArray[np.float32], leading: NDArray[np.int64], threshold: float) -> dict[int, str]:
-        """For rows that one figure out of its normal range makes anomalous: the nearest normal value.
+    def _changes(self, features: NDArray[np.float32], leading: NDArray[np.int64], threshold: float) -> list[str]:
+        """For rows that one figure out of its normal range makes anomalous: the nearest normal value, as JSON member.
 
         Each is tried before it is said: the row is scored with that feature changed, and the others as they are.
         """
-        found: dict[int, str] = {}
+        found = [""] * len(features)
+        still = np.ones(len(features), dtype=bool)
         for rank in range(min(_CHANGES, leading.shape[1])):
             column, low, high = self._limits[leading[:, rank]].T
             column = column.astype(np.intp)
             value = features[np.arange(len(features)), column]
-            outside = (value < low) | (value > high)
-            rows = np.array([row for row in np.flatnonzero(outside).tolist() if row not in found], dtype=np.intp)
+            rows = np.flatnonzero(((value < low) | (value > high)) & still)
             if not len(rows):
                 continue
             nearest = np.clip(value, low, high)[rows]
             changed = features[rows]
             changed[np.arange(len(rows)), column[rows]] = nearest
             works = self._judge.scores(changed) < threshold
+            still[rows[works]] = False
             for row, normal in zip(rows[works].tolist(), nearest[works].tolist(), strict=True):
-                place = leading[row, rank]
-                found[row] = f'{self._changed[place]}"value":{_number(normal)}}}'
+                found[row] = f',"normal_with":{self._changed[leading[row, rank]]}"value":{_number(normal)}}}'
         return found
 
+    def _entries(
+        self,
+        lines: pl.DataFrame,
+        features: NDArray[np.float32],
+        parts: NDArray[np.float64],
+        leading: NDArray[np.int64],
+        shares: NDArray[np.float64],
+        named: NDArray[np.bool_],
+    ) -> list[str]:
+        """A JSON object for each group that is ``named`` of the ``leading`` ones, row by row."""
+        row_of, group_of, share_of = np.nonzero(named)[0], leading[named], shares[named]
+        entries = [""] * len(row_of)
+        order = np.argsort(group_of, kind="stable")
+        ends = np.searchsorted(group_of[order], np.arange(1, len(self._groups) + 1))
+        begin = 0
+        for place, end in enumerate(ends.tolist()):
+            at = order[begin:end]  # the entries of this group
+            begin = end
+            if not len(at):
+                continue
+            rows = row_of[at]
+            values = self._values(place, lines, features[rows], parts, rows)
+            head = self._heads[place]
+            for entry, value, share in zip(at.tolist(), values, share_of[at].tolist(), strict=True):
+                entries[entry] = f'{head},{value},"share":{share:.4f}}}'
+        return entries
+
     def _values(
-        self, place: int, lines: pl.DataFrame, features: NDArray[np.float32], parts: NDArray[np.float64]
-    ) -> Callable[[int], str]:
-        """A function that says what a group is in a row, as JSON members."""
+        self,
+        place: int,
+        lines: pl.DataFrame,
+        features: NDArray[np.float32],
+        parts: NDArray[np.float64],
+        rows: NDArray[np.intp],
+    ) -> list[str]:
+        """What a group is in each of ``rows``, whose features are ``features``, as JSON members."""
         group = self._groups[place]
         if isinstance(group, Figure):
-            column = features[:, group.column].tolist()
-            return lambda row: f'"value":{_number(column[row])}'
+            return [f'"value":{_number(value)}' for value in features[:, group.column].tolist()]
         if isinstance(group, Category):
             codes = group.codes(_part(features, group)).tolist()
-            labels = None if group.labels is None else [_text(label) for label in group.labels]
-            texts = _texts(lines[group.name]) if labels is None else [labels[code] for code in codes]
             seen = self._seen[place]
-            return lambda row: f'"value":{texts[row]},"seen":{seen[codes[row]]}'
+            if group.labels is None:
+                texts = _texts(lines[group.name].gather(rows))
+            else:
+                texts = [_text(group.labels[code]) for code in codes]
+            return [f'"value":{text},"seen":{seen[code]}' for text, code in zip(texts, codes, strict=True)]
         known = _part(features, group) > 0
-        weights = np.where(known, _part(parts, group), 0.0)[:, : len(group.terms)]
+        weights = np.where(known, _part(parts, group)[rows], 0.0)[:, : len(group.terms)]
         best = np.argsort(-weights, axis=1, kind="stable")[:, :3]
         told = np.take_along_axis(weights, best, axis=1) > 0
-        terms_said = [_text(term) for term in group.terms]
-        chosen = [
-            [terms_said[term] for term, some in zip(terms, positive, strict=True) if some]
+        return [
+            f'"words":[{",".join(self._terms[place][term] for term, some in zip(terms, positive, strict=True) if some)}]'
             for terms, positive in zip(best.tolist(), told.tolist(), strict=True)
         ]
-        return lambda row: f'"words":[{",".join(chosen[row])}]'
 
 
 def _part(columns: NDArray[F], group: Group) -> NDArray[F]:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mllib.detectors._explanation import Reasons
 from mllib.detectors._walk import CompleteTrees, attribute, walk
 from mllib.errors import BadArtifact
 
@@ -65,13 +66,11 @@ class IsolationTrees:
         """Shape (n,): the path length E[h(x)] of each row, on average over the trees."""
         return walk(self._trees, features) / len(self._trees.feature)
 
-    def heads(self, features: NDArray[np.float32]) -> list[tuple[float, str]]:
-        """Of each row by how much its path is shorter than usual, and that as members of a JSON object."""
-        usual = self.usual_path
-        return [
-            (usual - path, f'"excess":{usual - path:.3f},"path":{path:.3f},"usual_path":{usual:.3f}')
-            for path in self.paths(features).tolist()
-        ]
+    def reasons(self, features: NDArray[np.float32]) -> Reasons:
+        """By how much each row's path is shorter than usual, and what each feature has to do with it."""
+        usual, paths = self.usual_path, self.paths(features)
+        told = [f'"excess":{usual - path:.3f},"path":{path:.3f},"usual_path":{usual:.3f}' for path in paths.tolist()]
+        return Reasons(usual - paths, told, self.attributions(features))
 
     def attributions(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """Shape (n, n_features): by how much each feature shortened each row's path, on average over the trees.
