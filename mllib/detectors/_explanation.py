@@ -32,6 +32,8 @@ NORMAL = (0.05, 0.95)
 MAX_TEXT = 40
 _CHANGES = 3  # so many of a row's leading features are tried, one by one, for a value that would make it normal
 
+_LARGE = 1e4  # numbers from here on keep all of their digits before the point
+
 F = TypeVar("F", np.float32, np.float64)
 
 
@@ -151,15 +153,14 @@ class Explainer:
         self._limits = np.array(
             [[0.0, -np.inf, np.inf]] * len(groups)
         )  # column, normal range; no limits but of figures
-        self._changed: list[str] = []
-        self._heads: list[str] = []  # how the entry of each group begins
+        self._changed: list[str] = []  # how the entry of each group begins, up to the value that would be normal
+        self._heads: list[str] = []  # and up to its value
         self._seen: dict[int, list[str]] = {}
-        self._terms = {place: [_text(term) for term in g.terms] for place, g in enumerate(groups) if isinstance(g, Words)}
         for place, group in enumerate(groups):
             head = f'{{"name":{_text(group.name)}'
             if isinstance(group, Figure) and group.unit is not None:
                 head += f',"unit":{_text(group.unit)}'
-            self._changed.append(f"{head},")
+            self._changed.append(f'{head},"value":')
             if isinstance(group, Figure):
                 low, high = (float(_number(end)) for end in next(ranges))  # what is said is what is tried
                 if group.changeable:
@@ -167,18 +168,15 @@ class Explainer:
                 head += f',"normal":[{_number(low)},{_number(high)}]'
             elif isinstance(group, Category):
                 self._seen[place] = [_number(next(shares)) for _ in range(group.size)]
-            self._heads.append(head)
+            self._heads.append(f'{head},"words":' if isinstance(group, Words) else f'{head},"value":')
 
     def explain(self, lines: pl.DataFrame, features: NDArray[np.float32], threshold: float) -> list[str]:
         """The explanation of each of ``lines``, whose features are ``features``; JSON texts in the same order."""
         if not len(features):
             return []
         excess, told, parts = self._judge.reasons(features)
-        # Added column by column: the order of a sum along rows could depend on how many rows there are.
-        grouped = np.zeros((len(parts), len(self._groups)))
-        for place, group in enumerate(self._groups):
-            for column in group.columns:
-                grouped[:, place] += parts[:, column]
+        # A running sum, for the order of a plain one along rows could depend on how many rows there are.
+        grouped = np.stack([np.cumsum(_part(parts, group), axis=1)[:, -1] for group in self._groups], axis=1)
         leading = np.argsort(-grouped, axis=1, kind="stable")[:, :AT_MOST]
         amounts = np.take_along_axis(grouped, leading, axis=1)
         # No excess is possible only where somebody put the threshold below the score of an average row.
@@ -189,16 +187,15 @@ class Explainer:
         for rank in range(leading.shape[1]):
             other -= np.where(named[:, rank], amounts[:, rank], 0.0)
         entries = self._entries(lines, features, parts, leading, shares, named)
+        changes = self._changes(features, leading, threshold)
         ends = np.cumsum(named.sum(axis=1)).tolist()
-        texts = []
-        begin = 0
-        for said, of_row, rest, first, change, end in zip(
-            told, excess.tolist(), other.tolist(), leading[:, 0].tolist(), self._changes(features, leading, threshold), ends,
-            strict=True,
-        ):
+        columns = (excess.tolist(), other.tolist(), leading[:, 0].tolist())
+        texts, begin = [], 0
+        for said, change, end, of_row, rest, first in zip(told, changes, ends, *columns, strict=True):
             if of_row > 0:
-                text = f'"features":[{",".join(entries[begin:end])}],"other":{round(rest / of_row, 4) + 0.0}'
-                texts.append(f'{{{said},{text},"look_at":{self._advice[first]}{change}}}')
+                share = round(rest / of_row, 4) + 0.0
+                text = f'"features":[{",".join(entries[begin:end])}],"other":{share},"look_at":{self._advice[first]}'
+                texts.append(f"{{{said},{text}{change}}}")
             else:
                 texts.append(f'{{{said},"note":"it is no more unusual than others: the threshold is very low"}}')
             begin = end
@@ -224,7 +221,7 @@ class Explainer:
             works = self._judge.scores(changed) < threshold
             still[rows[works]] = False
             for row, normal in zip(rows[works].tolist(), nearest[works].tolist(), strict=True):
-                found[row] = f',"normal_with":{self._changed[leading[row, rank]]}"value":{_number(normal)}}}'
+                found[row] = f',"normal_with":{self._changed[leading[row, rank]]}{_number(normal)}}}'
         return found
 
     def _entries(
@@ -239,19 +236,17 @@ class Explainer:
         """A JSON object for each group that is ``named`` of the ``leading`` ones, row by row."""
         row_of, group_of, share_of = np.nonzero(named)[0], leading[named], shares[named]
         entries = [""] * len(row_of)
-        order = np.argsort(group_of, kind="stable")
-        ends = np.searchsorted(group_of[order], np.arange(1, len(self._groups) + 1))
+        by_group = np.argsort(group_of, kind="stable")
         begin = 0
-        for place, end in enumerate(ends.tolist()):
-            at = order[begin:end]  # the entries of this group
-            begin = end
-            if not len(at):
+        for place, count in enumerate(np.bincount(group_of, minlength=len(self._groups)).tolist()):
+            if not count:
                 continue
-            rows = row_of[at]
+            at = by_group[begin : begin + count]
+            begin += count
+            rows, head = row_of[at], self._heads[place]
             values = self._values(place, lines, features[rows], parts, rows)
-            head = self._heads[place]
             for entry, value, share in zip(at.tolist(), values, share_of[at].tolist(), strict=True):
-                entries[entry] = f'{head},{value},"share":{share:.4f}}}'
+                entries[entry] = f'{head}{value},"share":{share:.4f}}}'
         return entries
 
     def _values(
@@ -262,25 +257,23 @@ class Explainer:
         parts: NDArray[np.float64],
         rows: NDArray[np.intp],
     ) -> list[str]:
-        """What a group is in each of ``rows``, whose features are ``features``, as JSON members."""
+        """What a group is in each of ``rows`` of the lines and parts, as JSON. ``features`` are those of the rows."""
         group = self._groups[place]
         if isinstance(group, Figure):
-            return [f'"value":{_number(value)}' for value in features[:, group.column].tolist()]
+            return _numbers(features[:, group.column])
         if isinstance(group, Category):
             codes = group.codes(_part(features, group)).tolist()
+            labels = group.labels
+            names = lines[group.name].gather(rows).to_list() if labels is None else [labels[code] for code in codes]
             seen = self._seen[place]
-            if group.labels is None:
-                texts = _texts(lines[group.name].gather(rows))
-            else:
-                texts = [_text(group.labels[code]) for code in codes]
-            return [f'"value":{text},"seen":{seen[code]}' for text, code in zip(texts, codes, strict=True)]
-        known = _part(features, group) > 0
-        weights = np.where(known, _part(parts, group)[rows], 0.0)[:, : len(group.terms)]
+            return [f'{text},"seen":{seen[code]}' for text, code in zip(_texts(names), codes, strict=True)]
+        weights = np.where(_part(features, group) > 0, _part(parts, group)[rows], 0.0)[:, : len(group.terms)]
         best = np.argsort(-weights, axis=1, kind="stable")[:, :3]
-        told = np.take_along_axis(weights, best, axis=1) > 0
+        told = np.take_along_axis(weights, best, axis=1) > 0  # as they descend, the first ones
+        terms = _texts(group.terms)
         return [
-            f'"words":[{",".join(self._terms[place][term] for term, some in zip(terms, positive, strict=True) if some)}]'
-            for terms, positive in zip(best.tolist(), told.tolist(), strict=True)
+            f"[{','.join([terms[term] for term in row[:some]])}]"
+            for row, some in zip(best.tolist(), told.sum(axis=1).tolist(), strict=True)
         ]
 
 
@@ -294,11 +287,10 @@ def one_hot_codes(columns: NDArray[np.float32]) -> NDArray[np.int64]:
     return codes
 
 
-def _texts(values: pl.Series) -> list[str]:
+def _texts(values: Sequence[str | None]) -> list[str]:
     """``_text`` of each value, once for each that occurs."""
-    written = values.to_list()
-    known = {value: _text(value) for value in set(written)}
-    return [known[value] for value in written]
+    known = {value: _text(value) for value in set(values)}
+    return [known[value] for value in values]
 
 
 def _text(value: str | None) -> str:
@@ -315,6 +307,13 @@ def plain_text(value: str | None, most: int = MAX_TEXT) -> str | None:
     return clipped if clipped.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in clipped)
 
 
+def _numbers(values: NDArray[np.floating[Any]]) -> list[str]:
+    """``_number`` of each value."""
+    if (np.abs(values) >= _LARGE).any():
+        return [_number(value) for value in values.tolist()]
+    return [f"{value:.4g}" for value in values.tolist()]
+
+
 def _number(value: float) -> str:
     """Four significant digits, or all of those before the point, as JSON."""
-    return f"{value:.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
+    return f"{value:.0f}" if _LARGE <= abs(value) < 1e15 else f"{value:.4g}"
