@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -60,9 +61,12 @@ class Companion:
 
     def heard(self, votes: Floats) -> Floats:
         """Shape (n,): what these shares of the votes add to the excess."""
-        # Before any question: the mean of the roots.
+        return self.gain * (votes - self._before)
+
+    @cached_property
+    def _before(self) -> float:  # any question: the mean of the roots
         roots = self.trees.arrays["value"][self.trees.arrays["offsets"][:-1], 0]
-        return self.gain * (votes - float(roots.mean(dtype=np.float64)))
+        return float(roots.mean(dtype=np.float64))
 
     def reasons(self, features: NDArray[np.float32]) -> Reasons:
         """Of each row its excess, and what it is made of."""

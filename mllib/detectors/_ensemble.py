@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,7 @@ class Weights:
     rarity: float
     sequence: float
 
-    @property
+    @cached_property
     def values(self) -> tuple[float, ...]:
         """In the order of MEMBERS."""
         return tuple(getattr(self, name) for name in MEMBERS)
@@ -101,7 +102,7 @@ class Ensemble:
             return self.trees.usual_path - self.trees.paths(features)  # no tree asks for the columns after its own
         if name == "autoencoder":
             # Exact in 64 bits, see there: the order of the sum does not matter.
-            return self.coder.total_errors(features) - float(self.usual_errors.sum())
+            return self.coder.total_errors(features) - self._usual_error
         columns = _RARITY if name == "rarity" else [_ORDER]
         total = np.zeros(len(features))
         for column in columns:
@@ -135,6 +136,10 @@ class Ensemble:
             of_member *= np.divide(heard, excess, out=np.zeros(len(heard)), where=heard != 0)[:, None]
             parts[:, :width] += of_member
         return members, parts
+
+    @cached_property
+    def _usual_error(self) -> float:
+        return float(self.usual_errors.sum())
 
     def _factor(self, place: int) -> float:
         return self.weights.values[place] / float(self.units[place])

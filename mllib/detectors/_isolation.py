@@ -57,7 +57,7 @@ class IsolationTrees:
         """
         return np.exp2(-walk(self._trees, features) / self._normaliser)
 
-    @property
+    @cached_property
     def usual_path(self) -> float:
         """The path length of an average row of the subsamples that the trees were grown on, on average over trees."""
         return float(self._expected[:, 0].mean())
