@@ -135,7 +135,8 @@ class Model(ABC):
         raw = self.score(features)
         score = self.calibrated(raw)
         lines = claimed_rows(frame)
-        anomalies = np.flatnonzero(raw >= self.threshold)
+        flagged = raw >= self.threshold
+        anomalies = np.flatnonzero(flagged)
         explanation: list[str | None] = [None] * len(raw)
         if len(anomalies):
             # Picking rows out of many columns takes longer than scoring a few of them.
@@ -147,10 +148,10 @@ class Model(ABC):
             [
                 lines["log_id"],
                 lines["ts"],
-                pl.Series("score", score, dtype=pl.Float32),
-                pl.Series("raw_score", raw.astype(np.float32), dtype=pl.Float32),
-                pl.Series("is_anomaly", raw >= self.threshold, dtype=pl.Boolean),
-                pl.Series("severity", self.severities(features, score), dtype=pl.Int16),
+                pl.Series("score", score),
+                pl.Series("raw_score", raw.astype(np.float32)),
+                pl.Series("is_anomaly", flagged),
+                pl.Series("severity", self.severities(features, score)),
                 pl.Series("explanation", explanation, dtype=pl.String),
             ]
         )
