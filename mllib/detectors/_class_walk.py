@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mllib.detectors._walk import compiled_function, pointer
+from mllib.detectors._walk import compiled_function
+from mllib.features._compiled import pointer
 
 _FEW = 16  # rows up to which one call is faster than a loop over the trees
 _BLOCK = 2048  # rows walked at a time: their nodes stay in the processor's cache

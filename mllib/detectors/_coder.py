@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mllib.detectors._walk import compiled_function, pointer
+from mllib.detectors._walk import compiled_function
+from mllib.features._compiled import pointer
 
 STEPS = 4096
 """All values are multiples of 1 / STEPS, see `_autoencoder`."""

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mllib.features._compiled import pointer
+
 _BLOCK = 4096  # rows walked at a time in numpy: they stay in the processor's cache over all trees
 
 
@@ -141,20 +143,3 @@ def _bound_walk(function: Any) -> Walk:
         return total
 
     return run
-
-
-def pointer(dtype: type[np.generic] | np.dtype[np.void], dimensions: int) -> type:
-    """An argument of such a function: a contiguous array. ``np.ctypeslib.ndpointer`` takes three times as long.
-
-    Any other array is a ``ctypes.ArgumentError``.
-    """
-    wanted = np.dtype(dtype)
-
-    class Pointer:
-        @staticmethod
-        def from_param(array: NDArray[Any]) -> ctypes.c_void_p:
-            if array.dtype != wanted or array.ndim != dimensions or not array.flags.c_contiguous:
-                raise TypeError(f"a contiguous array of {wanted} in {dimensions} dimensions is needed")
-            return ctypes.c_void_p(array.ctypes.data)
-
-    return Pointer

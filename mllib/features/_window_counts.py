@@ -15,6 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mllib.features._compiled import pointer
+
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
@@ -112,7 +114,7 @@ def compiled() -> Run | None:
 def _bound(library: ctypes.CDLL) -> Run:
     function = library.millrace_windows
     function.restype = ctypes.c_int
-    int64, flags = (np.ctypeslib.ndpointer(kind, ndim=1, flags="C_CONTIGUOUS") for kind in (np.int64, np.bool_))
+    int64, flags = pointer(np.int64, 1), pointer(np.bool_, 1)
     size = ctypes.c_int64
     function.argtypes = [int64, int64, flags, int64, size, size, int64, size, int64]
 
