@@ -175,8 +175,7 @@ class Explainer:
         if not len(features):
             return []
         excess, told, parts = self._judge.reasons(features)
-        # A running sum, for the order of a plain one along rows could depend on how many rows there are.
-        grouped = np.stack([np.cumsum(_part(parts, group), axis=1)[:, -1] for group in self._groups], axis=1)
+        grouped = np.stack([_sums(_part(parts, group)) for group in self._groups], axis=1)
         leading = np.argsort(-grouped, axis=1, kind="stable")[:, :AT_MOST]
         amounts = np.take_along_axis(grouped, leading, axis=1)
         # No excess is possible only where somebody put the threshold below the score of an average row.
@@ -263,10 +262,10 @@ class Explainer:
             return _numbers(features[:, group.column])
         if isinstance(group, Category):
             codes = group.codes(_part(features, group)).tolist()
-            labels = group.labels
-            names = lines[group.name].gather(rows).to_list() if labels is None else [labels[code] for code in codes]
+            names = lines[group.name].to_list() if group.labels is None else group.labels
+            named = _texts([names[at] for at in (rows.tolist() if group.labels is None else codes)])
             seen = self._seen[place]
-            return [f'{text},"seen":{seen[code]}' for text, code in zip(_texts(names), codes, strict=True)]
+            return [f'{text},"seen":{seen[code]}' for text, code in zip(named, codes, strict=True)]
         weights = np.where(_part(features, group) > 0, _part(parts, group)[rows], 0.0)[:, : len(group.terms)]
         best = np.argsort(-weights, axis=1, kind="stable")[:, :3]
         told = np.take_along_axis(weights, best, axis=1) > 0  # as they descend, the first ones
@@ -279,6 +278,11 @@ class Explainer:
 
 def _part(columns: NDArray[F], group: Group) -> NDArray[F]:
     return columns[:, group.columns.start : group.columns.stop]
+
+
+def _sums(columns: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of each row; a running sum, for the order of a plain one along rows could depend on how many rows there are."""
+    return np.cumsum(columns, axis=1)[:, -1] if columns.shape[1] > 1 else columns[:, 0]
 
 
 def one_hot_codes(columns: NDArray[np.float32]) -> NDArray[np.int64]:
