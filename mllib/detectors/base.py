@@ -137,13 +137,11 @@ class Model(ABC):
         lines = claimed_rows(frame)
         flagged = raw >= self.threshold
         anomalies = np.flatnonzero(flagged)
-        explanation: list[str | None] = [None] * len(raw)
+        explanation = pl.Series("explanation", [None], dtype=pl.String).new_from_index(0, len(raw))
         if len(anomalies):
             # Picking rows out of many columns takes longer than scoring a few of them.
             picked = lines if len(anomalies) == len(raw) else lines[anomalies]
-            texts = self.explain(picked, features[anomalies])
-            for row, text in zip(anomalies.tolist(), texts, strict=True):
-                explanation[row] = text
+            explanation = explanation.scatter(anomalies, self.explain(picked, features[anomalies]))
         return pl.DataFrame(
             [
                 lines["log_id"],
@@ -152,7 +150,7 @@ class Model(ABC):
                 pl.Series("raw_score", raw.astype(np.float32)),
                 pl.Series("is_anomaly", flagged),
                 pl.Series("severity", self.severities(features, score)),
-                pl.Series("explanation", explanation, dtype=pl.String),
+                explanation,
             ]
         )
 
