@@ -20,6 +20,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from mllib.detectors._texts import json_number, json_numbers, json_text, json_texts
 from mllib.errors import BadArtifact
 
 AT_MOST = 5
@@ -29,10 +30,7 @@ MIN_SHARE = 0.05
 NORMAL = (0.05, 0.95)
 """The quantiles of the training sample between which a number is normal."""
 
-MAX_TEXT = 40
 _CHANGES = 3  # so many of a row's leading features are tried, one by one, for a value that would make it normal
-
-_LARGE = 1e4  # numbers from here on keep all of their digits before the point
 
 F = TypeVar("F", np.float32, np.float64)
 
@@ -157,17 +155,17 @@ class Explainer:
         self._heads: list[str] = []  # and up to its value
         self._seen: dict[int, list[str]] = {}
         for place, group in enumerate(groups):
-            head = f'{{"name":{_text(group.name)}'
+            head = f'{{"name":{json_text(group.name)}'
             if isinstance(group, Figure) and group.unit is not None:
-                head += f',"unit":{_text(group.unit)}'
+                head += f',"unit":{json_text(group.unit)}'
             self._changed.append(f'{head},"value":')
             if isinstance(group, Figure):
-                low, high = (float(_number(end)) for end in next(ranges))  # what is said is what is tried
+                low, high = (float(json_number(end)) for end in next(ranges))  # what is said is what is tried
                 if group.changeable:
                     self._limits[place] = group.column, low, high
-                head += f',"normal":[{_number(low)},{_number(high)}]'
+                head += f',"normal":[{json_number(low)},{json_number(high)}]'
             elif isinstance(group, Category):
-                self._seen[place] = [_number(next(shares)) for _ in range(group.size)]
+                self._seen[place] = [json_number(next(shares)) for _ in range(group.size)]
             self._heads.append(f'{head},"words":' if isinstance(group, Words) else f'{head},"value":')
 
     def explain(self, lines: pl.DataFrame, features: NDArray[np.float32], threshold: float) -> list[str]:
@@ -220,7 +218,7 @@ class Explainer:
             works = self._judge.scores(changed) < threshold
             still[rows[works]] = False
             for row, normal in zip(rows[works].tolist(), nearest[works].tolist(), strict=True):
-                found[row] = f',"normal_with":{self._changed[leading[row, rank]]}{_number(normal)}}}'
+                found[row] = f',"normal_with":{self._changed[leading[row, rank]]}{json_number(normal)}}}'
         return found
 
     def _entries(
@@ -259,17 +257,17 @@ class Explainer:
         """What a group is in each of ``rows`` of the lines and parts, as JSON. ``features`` are those of the rows."""
         group = self._groups[place]
         if isinstance(group, Figure):
-            return _numbers(features[:, group.column])
+            return json_numbers(features[:, group.column])
         if isinstance(group, Category):
             codes = group.codes(_part(features, group)).tolist()
             names = lines[group.name].to_list() if group.labels is None else group.labels
-            named = _texts([names[at] for at in (rows.tolist() if group.labels is None else codes)])
+            named = json_texts([names[at] for at in (rows.tolist() if group.labels is None else codes)])
             seen = self._seen[place]
             return [f'{text},"seen":{seen[code]}' for text, code in zip(named, codes, strict=True)]
         weights = np.where(_part(features, group) > 0, _part(parts, group)[rows], 0.0)[:, : len(group.terms)]
         best = np.argsort(-weights, axis=1, kind="stable")[:, :3]
         told = np.take_along_axis(weights, best, axis=1) > 0  # as they descend, the first ones
-        terms = _texts(group.terms)
+        terms = json_texts(group.terms)
         return [
             f"[{','.join([terms[term] for term in row[:some]])}]"
             for row, some in zip(best.tolist(), told.sum(axis=1).tolist(), strict=True)
@@ -289,35 +287,3 @@ def one_hot_codes(columns: NDArray[np.float32]) -> NDArray[np.int64]:
     """The column that is 1, counted from 1; 0 where none is. Of as many values as there are columns, and one."""
     codes: NDArray[np.int64] = np.where(columns.any(axis=1), columns.argmax(axis=1) + 1, 0)
     return codes
-
-
-def _texts(values: Sequence[str | None]) -> list[str]:
-    """``_text`` of each value, once for each that occurs."""
-    known = {value: _text(value) for value in set(values)}
-    return [known[value] for value in values]
-
-
-def _text(value: str | None) -> str:
-    """A JSON string of at most MAX_TEXT characters that PostgreSQL takes as well; null stays null."""
-    return json.dumps(plain_text(value), ensure_ascii=False)
-
-
-def plain_text(value: str | None, most: int = MAX_TEXT) -> str | None:
-    """At most ``most`` characters that can be stored and shown; None stays None."""
-    if value is None:
-        return None
-    clipped = value if len(value) <= most else value[: most - 1] + "…"
-    # A null character cannot be stored, and nothing that steers a terminal or turns text around belongs here.
-    return clipped if clipped.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in clipped)
-
-
-def _numbers(values: NDArray[np.floating[Any]]) -> list[str]:
-    """``_number`` of each value."""
-    if (np.abs(values) >= _LARGE).any():
-        return [_number(value) for value in values.tolist()]
-    return [f"{value:.4g}" for value in values.tolist()]
-
-
-def _number(value: float) -> str:
-    """Four significant digits, or all of those before the point, as JSON."""
-    return f"{value:.0f}" if _LARGE <= abs(value) < 1e15 else f"{value:.4g}"
