@@ -225,8 +225,7 @@ def told(members: Mapping[str, Floats], parts: Floats) -> Reasons:
     """The reasons of rows whose excess is the sum of ``members``, shape (n,) each, in this order, and of ``parts``."""
     excess = _total(members, len(parts))
     form = '"excess":%.3f,"members":{' + ",".join(f'"{name}":%.3f' for name in members) + "}"
-    columns = [values.tolist() for values in (excess, *members.values())]
-    return Reasons(excess, [form % row for row in zip(*columns, strict=True)], parts)
+    return Reasons(excess, form, (excess, *members.values()), parts)
 
 
 def squashed(excess: Floats) -> Floats:

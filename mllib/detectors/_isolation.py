@@ -69,8 +69,9 @@ class IsolationTrees:
     def reasons(self, features: NDArray[np.float32]) -> Reasons:
         """By how much each row's path is shorter than usual, and what each feature has to do with it."""
         usual, paths = self.usual_path, self.paths(features)
-        told = [f'"excess":{usual - path:.3f},"path":{path:.3f},"usual_path":{usual:.3f}' for path in paths.tolist()]
-        return Reasons(usual - paths, told, self.attributions(features))
+        excess = usual - paths
+        form = f'"excess":%.3f,"path":%.3f,"usual_path":{usual:.3f}'
+        return Reasons(excess, form, (excess, paths), self.attributions(features))
 
     def attributions(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """Shape (n, n_features): by how much each feature shortened each row's path, on average over the trees.
