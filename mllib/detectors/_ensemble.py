@@ -121,20 +121,22 @@ class Ensemble:
         for place, name in enumerate(MEMBERS):
             if not self.weights.values[place]:
                 continue
-            excess = self.member(name, features)
+            if name == "forest":
+                paths, of_member = self.trees.credited(features)
+                excess = self.trees.usual_path - paths
+            else:
+                excess = self.member(name, features)
             members[name] = heard = self._heard(place, excess)
-            if name not in _OF_FEATURES:
+            if name in _OF_FEATURES:
+                if name == "autoencoder":
+                    of_member = self.coder.errors(features) - self.usual_errors
+                # What is heard of a member is divided as its excess is. Where nothing is, there is nothing to divide.
+                of_member *= np.divide(heard, excess, out=np.zeros(len(heard)), where=heard != 0)[:, None]
+                parts[:, :width] += of_member[:, :width]
+            else:
                 own = _RARITY if name == "rarity" else [_ORDER]
                 columns = [width + column for column in own]
                 parts[:, columns] = self._factor(place) * (features[:, columns] - self.usual_bits[own])
-                continue
-            if name == "forest":
-                of_member = self.trees.attributions(features)[:, :width]
-            else:
-                of_member = self.coder.errors(features) - self.usual_errors
-            # What is heard of a member is divided as its excess is. Where nothing is, there is nothing to divide.
-            of_member *= np.divide(heard, excess, out=np.zeros(len(heard)), where=heard != 0)[:, None]
-            parts[:, :width] += of_member
         return members, parts
 
     @cached_property

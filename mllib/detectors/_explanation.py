@@ -195,7 +195,7 @@ class Explainer:
             self._advice[leading[:, 0]],
             self._changes(features, leading, threshold),
         )
-        # Rows that name as many groups have one form: to fill it in takes half the time of putting pieces together.
+        # Rows that name as many groups have one form, which is sooner filled in than put together row by row.
         count = np.where(excess > 0, named.sum(axis=1), -1)
         texts = np.empty(len(features), dtype=object)
         for groups in np.unique(count).tolist():

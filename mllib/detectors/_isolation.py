@@ -68,10 +68,10 @@ class IsolationTrees:
 
     def reasons(self, features: NDArray[np.float32]) -> Reasons:
         """By how much each row's path is shorter than usual, and what each feature has to do with it."""
-        usual, paths = self.usual_path, self.paths(features)
-        excess = usual - paths
-        form = f'"excess":%.3f,"path":%.3f,"usual_path":{usual:.3f}'
-        return Reasons(excess, form, (excess, paths), self.attributions(features))
+        paths, parts = self.credited(features)
+        excess = self.usual_path - paths
+        form = f'"excess":%.3f,"path":%.3f,"usual_path":{self.usual_path:.3f}'
+        return Reasons(excess, form, (excess, paths), parts)
 
     def attributions(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """Shape (n, n_features): by how much each feature shortened each row's path, on average over the trees.
@@ -79,7 +79,13 @@ class IsolationTrees:
         A node stands for the path length that a row of the subsample can expect there; a step down changes it, and
         the change is credited to the feature that was asked. So the sum over a row is ``usual_path`` less its path.
         """
-        return attribute(self._trees, self._expected, features) / len(self._trees.feature)
+        return self.credited(features)[1]
+
+    def credited(self, features: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """``paths`` and ``attributions``, in one walk."""
+        parts, lengths = attribute(self._trees, self._expected, features)
+        parts /= len(self._trees.feature)
+        return lengths / len(self._trees.feature), parts
 
     @cached_property
     def _expected(self) -> NDArray[np.float64]:

@@ -6,7 +6,7 @@
  * that of the numpy version.
  *
  * millrace_attribute walks eight rows at once, as many as there are, and credits each step's gain to the feature that was
- * asked: value of the node less value of the child.
+ * asked: value of the node less value of the child. The values of the nodes where a row ends are added up as well.
  */
 #include <stdint.h>
 
@@ -48,7 +48,8 @@ void millrace_walk(const float *rows, int64_t n, int64_t width, const int16_t *f
 }
 
 void millrace_attribute(const float *rows, int64_t n, int64_t width, const int16_t *feature, const float *split,
-                        const double *value, int64_t trees, int64_t depth, double *gained)
+                        const double *value, int64_t trees, int64_t depth, double *gained,
+                        double *ended)
 {
     const int64_t inner = ((int64_t)1 << depth) - 1;
     const int64_t nodes = 2 * inner + 1;
@@ -70,6 +71,8 @@ void millrace_attribute(const float *rows, int64_t n, int64_t width, const int16
                         gained[own + asked] += v[node[k]] - v[child];
                         node[k] = child;
                     }
+                for (int k = 0; k < at_once; k++)
+                    ended[row + k] += v[node[k]];
             }
         }
     }

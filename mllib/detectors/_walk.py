@@ -35,7 +35,8 @@ class CompleteTrees:
 
 
 Walk = Callable[[CompleteTrees, NDArray[np.float32]], NDArray[np.float64]]
-Attribution = Callable[[CompleteTrees, NDArray[np.float64], NDArray[np.float32]], NDArray[np.float64]]
+Credited = tuple[NDArray[np.float64], NDArray[np.float64]]
+Attribution = Callable[[CompleteTrees, NDArray[np.float64], NDArray[np.float32]], Credited]
 
 
 def walk(trees: CompleteTrees, rows: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -58,20 +59,18 @@ def in_numpy(trees: CompleteTrees, rows: NDArray[np.float32]) -> NDArray[np.floa
     return total
 
 
-def attribute(trees: CompleteTrees, values: NDArray[np.float64], rows: NDArray[np.float32]) -> NDArray[np.float64]:
+def attribute(trees: CompleteTrees, values: NDArray[np.float64], rows: NDArray[np.float32]) -> Credited:
     """Shape of ``rows``: what each feature's questions took off ``values``, from node to child, over all trees.
 
-    ``values``, shape (trees, 2**(depth + 1) - 1), has one number per node. The sums of a row add up to the roots'
-    values less those of the leaves where it ends.
+    And shape (n,): the sum of the values where a row ends. ``values``, shape (trees, 2**(depth + 1) - 1), has one
+    number per node. What was taken off adds up to the roots' values less those of the leaves.
     """
     return (compiled_attribution() or attribute_in_numpy)(trees, values, rows)
 
 
-def attribute_in_numpy(
-    trees: CompleteTrees, values: NDArray[np.float64], rows: NDArray[np.float32]
-) -> NDArray[np.float64]:
+def attribute_in_numpy(trees: CompleteTrees, values: NDArray[np.float64], rows: NDArray[np.float32]) -> Credited:
     """``attribute`` without a compiler."""
-    gained = np.zeros(rows.shape)
+    gained, ended = np.zeros(rows.shape), np.zeros(len(rows))
     every = np.arange(len(rows))
     for feature, split, value in zip(trees.feature, trees.split, values, strict=True):
         node = np.zeros(len(rows), dtype=np.intp)
@@ -80,7 +79,8 @@ def attribute_in_numpy(
             child = 2 * node + 1 + (rows[every, asked] > split.take(node))
             gained[every, asked] += value.take(node) - value.take(child)
             node = child
-    return gained
+        ended += value.take(node)
+    return gained, ended
 
 
 @cache
@@ -112,16 +112,16 @@ def _bound_attribution(function: Any) -> Attribution:
     function.argtypes = [
         pointer(np.float32, 2), ctypes.c_int64, ctypes.c_int64,
         pointer(np.int16, 2), pointer(np.float32, 2), pointer(np.float64, 2),
-        ctypes.c_int64, ctypes.c_int64, pointer(np.float64, 2),
+        ctypes.c_int64, ctypes.c_int64, pointer(np.float64, 2), pointer(np.float64, 1),
     ]  # fmt: skip
 
-    def run(trees: CompleteTrees, values: NDArray[np.float64], rows: NDArray[np.float32]) -> NDArray[np.float64]:
-        gained = np.zeros(rows.shape)
+    def run(trees: CompleteTrees, values: NDArray[np.float64], rows: NDArray[np.float32]) -> Credited:
+        gained, ended = np.zeros(rows.shape), np.zeros(len(rows))
         function(
             np.ascontiguousarray(rows), len(rows), rows.shape[1],
-            trees.feature, trees.split, values, len(trees.feature), trees.depth, gained,
+            trees.feature, trees.split, values, len(trees.feature), trees.depth, gained, ended,
         )  # fmt: skip
-        return gained
+        return gained, ended
 
     return run
 
