@@ -178,17 +178,17 @@ class Explainer:
         if not len(features):
             return []
         excess, form, told, parts = self._judge.reasons(features)
-        grouped = np.stack([_sums(_part(parts, group)) for group in self._groups], axis=1)
+        grouped = np.empty((len(parts), len(self._groups)))
+        for place, group in enumerate(self._groups):
+            grouped[:, place] = _sums(_part(parts, group))
         leading = np.argsort(-grouped, axis=1, kind="stable")[:, :AT_MOST]
-        amounts = np.take_along_axis(grouped, leading, axis=1)
+        amounts = grouped[np.arange(len(parts))[:, None], leading]
         # No excess is possible only where somebody put the threshold below the score of an average row.
         whole = np.where(excess > 0, excess, np.inf)
         shares = amounts / whole[:, None]
         large = (shares > 0) & ((shares >= MIN_SHARE) | (np.arange(leading.shape[1]) < 3))
         named = np.logical_and.accumulate(large, axis=1)
-        other = excess.copy()
-        for rank in range(leading.shape[1]):
-            other -= np.where(named[:, rank], amounts[:, rank], 0.0)
+        other = np.subtract.reduce(np.column_stack([excess, amounts * named]), axis=1)  # in the order of the columns
         heads, values = self._heads[leading], self._values(lines, features, parts, leading, named)
         last = (
             np.array([round(share, 4) + 0.0 for share in (other / whole).tolist()]),
@@ -198,7 +198,7 @@ class Explainer:
         # Rows that name as many groups have one form, which is sooner filled in than put together row by row.
         count = np.where(excess > 0, named.sum(axis=1), -1)
         texts = np.empty(len(features), dtype=object)
-        for groups in np.unique(count).tolist():
+        for groups in set(count.tolist()):
             if groups < 0:
                 columns: list[NDArray[Any]] = [*told]
                 rest = '"note":"it is no more unusual than others: the threshold is very low"'

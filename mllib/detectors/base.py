@@ -137,11 +137,13 @@ class Model(ABC):
         lines = claimed_rows(frame)
         flagged = raw >= self.threshold
         anomalies = np.flatnonzero(flagged)
-        explanation = pl.Series("explanation", [None], dtype=pl.String).new_from_index(0, len(raw))
-        if len(anomalies):
+        if len(anomalies) == len(raw) > 0:
             # Picking rows out of many columns takes longer than scoring a few of them.
-            picked = lines if len(anomalies) == len(raw) else lines[anomalies]
-            explanation = explanation.scatter(anomalies, self.explain(picked, features[anomalies]))
+            explanation = pl.Series("explanation", self.explain(lines, features), dtype=pl.String)
+        else:
+            explanation = pl.Series("explanation", [None], dtype=pl.String).new_from_index(0, len(raw))
+            if len(anomalies):
+                explanation.scatter(anomalies, self.explain(lines[anomalies], features[anomalies]))
         return pl.DataFrame(
             [
                 lines["log_id"],
