@@ -35,6 +35,8 @@ COMPANION_FORMAT = 3
 FORMATS = (FORMAT, ENSEMBLE_FORMAT, COMPANION_FORMAT)
 """The forms that this version reads. A detector refuses those that are not its own."""
 
+_NONE = pl.Series("explanation", [None], dtype=pl.String)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ModelState:
@@ -141,7 +143,7 @@ class Model(ABC):
             # Picking rows out of many columns takes longer than scoring a few of them.
             explanation = pl.Series("explanation", self.explain(lines, features), dtype=pl.String)
         else:
-            explanation = pl.Series("explanation", [None], dtype=pl.String).new_from_index(0, len(raw))
+            explanation = _NONE.new_from_index(0, len(raw))
             if len(anomalies):
                 explanation.scatter(anomalies, self.explain(lines[anomalies], features[anomalies]))
         return pl.DataFrame(
