@@ -16,7 +16,7 @@ def sessions(options: argparse.Namespace) -> dict[str, Any]:
     if window is None:
         raise UsageError("say which sessions: those that began --from TS --to TS")
 
-    from mllib.detectors._explanation import plain_text
+    from mllib.detectors._texts import plain_text
     from mllib.jobs.sessions import score_sessions
 
     report = score_sessions(ready_engine(), window, top=options.top)

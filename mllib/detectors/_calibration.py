@@ -110,4 +110,8 @@ class Calibration:
 def severities(scores: NDArray[np.float32]) -> NDArray[np.int16]:
     """The Severity of each calibrated score, as the number stored in the predictions."""
     assert len(BORDERS) == Severity.CRITICAL  # noqa: S101
-    return np.searchsorted(BORDERS, scores.astype(np.float64), side="right").astype(np.int16)
+    found = np.zeros(len(scores), dtype=np.int16)
+    anomalies = np.flatnonzero(scores >= np.float64(ANOMALY))  # few, as a rule
+    if len(anomalies):
+        found[anomalies] = np.searchsorted(BORDERS, scores[anomalies].astype(np.float64), side="right")
+    return found

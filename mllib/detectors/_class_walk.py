@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mllib.detectors._walk import compiled_function, pointer
+from mllib.compiled import compiled_function, pointer
 
 _FEW = 16  # rows up to which one call is faster than a loop over the trees
 _BLOCK = 2048  # rows walked at a time: their nodes stay in the processor's cache
@@ -97,7 +97,7 @@ def steps_in_numpy(trees: LinkedTrees, rows: NDArray[np.float32], classes: NDArr
 @cache
 def compiled_sums() -> Sums | None:
     """The compiled ``sums``, None where there is none."""
-    function = compiled_function("millrace_class_sums")
+    function = compiled_function("millrace_class_sums", library="detectors/_walk_c")
     if function is None:
         return None
     function.restype = None
@@ -116,7 +116,7 @@ def compiled_sums() -> Sums | None:
 @cache
 def compiled_steps() -> Steps | None:
     """The compiled ``steps``, None where there is none."""
-    function = compiled_function("millrace_class_steps")
+    function = compiled_function("millrace_class_steps", library="detectors/_walk_c")
     if function is None:
         return None
     function.restype = None

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mllib.detectors._walk import compiled_function, pointer
+from mllib.compiled import compiled_function, pointer
 
 STEPS = 4096
 """All values are multiples of 1 / STEPS, see `_autoencoder`."""
@@ -134,8 +134,8 @@ def _tiled(weight: NDArray[np.int64]) -> NDArray[np.int16]:
 
 @cache
 def _compiled() -> Any:
-    function = compiled_function("millrace_code_rows", library="_coder_c")
-    if function is None or not compiled_function("millrace_can_code", library="_coder_c")():
+    function = compiled_function("millrace_code_rows", library="detectors/_coder_c")
+    if function is None or not compiled_function("millrace_can_code", library="detectors/_coder_c")():
         return None
     function.restype = None
     function.argtypes = [

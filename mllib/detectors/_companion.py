@@ -12,13 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mllib.detectors._class_trees import ClassTrees, from_sklearn
-from mllib.detectors._ensemble import Ensemble, squashed
+from mllib.detectors._ensemble import Ensemble, squashed, told
+from mllib.detectors._explanation import Reasons
 from mllib.errors import BadArtifact
 
 MIN_LABELLED = 30
@@ -59,17 +61,18 @@ class Companion:
 
     def heard(self, votes: Floats) -> Floats:
         """Shape (n,): what these shares of the votes add to the excess."""
-        # Before any question: the mean of the roots.
+        return self.gain * (votes - self._before)
+
+    @cached_property
+    def _before(self) -> float:  # any question: the mean of the roots
         roots = self.trees.arrays["value"][self.trees.arrays["offsets"][:-1], 0]
-        return self.gain * (votes - float(roots.mean(dtype=np.float64)))
+        return float(roots.mean(dtype=np.float64))
 
-    def attributions(self, features: NDArray[np.float32]) -> Floats:
-        """The shape of ``features``: what each adds to the excess. A row's add up to it."""
-        return self.ensemble.attributions(features) + self.gain * self.trees.contributions(features)
-
-    def heads(self, features: NDArray[np.float32]) -> list[tuple[float, str]]:
-        """Of each row its excess, and the members of a JSON object that tell what it is made of."""
-        return self.ensemble.heads(features, companion=self.heard(self.votes(features)))
+    def reasons(self, features: NDArray[np.float32]) -> Reasons:
+        """Of each row its excess, and what it is made of."""
+        members, parts = self.ensemble.taken_apart(features)
+        parts += self.gain * self.trees.contributions(features)
+        return told({**members, "companion": self.heard(self.votes(features))}, parts)
 
     @property
     def arrays(self) -> dict[str, NDArray[Any]]:

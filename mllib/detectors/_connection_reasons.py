@@ -17,7 +17,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from mllib.detectors._connection_features import FEATURES, FLAGS, LOGARITHMIC, NUMBERS, PROTOCOLS
-from mllib.detectors._explanation import AT_MOST, MIN_SHARE, NORMAL, plain_text
+from mllib.detectors._explanation import AT_MOST, MIN_SHARE, NORMAL
+from mllib.detectors._texts import plain_text
 from mllib.errors import BadArtifact
 
 _AT = {name: place for place, name in enumerate(FEATURES)}

@@ -20,12 +20,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mllib.detectors._autoencoder import Autoencoder, fit_autoencoder
+from mllib.detectors._explanation import Reasons
 from mllib.detectors._isolation import IsolationTrees, fit_trees
 from mllib.detectors._surprise import SURPRISES
 from mllib.errors import BadArtifact
@@ -59,7 +61,7 @@ class Weights:
     rarity: float
     sequence: float
 
-    @property
+    @cached_property
     def values(self) -> tuple[float, ...]:
         """In the order of MEMBERS."""
         return tuple(getattr(self, name) for name in MEMBERS)
@@ -100,56 +102,55 @@ class Ensemble:
             return self.trees.usual_path - self.trees.paths(features)  # no tree asks for the columns after its own
         if name == "autoencoder":
             # Exact in 64 bits, see there: the order of the sum does not matter.
-            return self.coder.total_errors(features) - float(self.usual_errors.sum())
+            return self.coder.total_errors(features) - self._usual_error
         columns = _RARITY if name == "rarity" else [_ORDER]
         total = np.zeros(len(features))
         for column in columns:
             total += features[:, width + column] - self.usual_bits[column]
         return total
 
-    def attributions(self, features: NDArray[np.float32]) -> Floats:
-        """The shape of ``features``: what each adds to the excess. A row's add up to it."""
+    def reasons(self, features: NDArray[np.float32]) -> Reasons:
+        """Of each row its excess, and what it is made of."""
+        return told(*self.taken_apart(features))
+
+    def taken_apart(self, features: NDArray[np.float32]) -> tuple[dict[str, Floats], Floats]:
+        """``members``, and shape (n, columns of ``features``): what each feature adds to them. A row's add up to it."""
         width = len(self.usual_errors)
-        own = np.ascontiguousarray(features[:, :width])
+        members: dict[str, Floats] = {}
         parts = np.zeros(features.shape)
         for place, name in enumerate(MEMBERS):
             if not self.weights.values[place]:
                 continue
             if name == "forest":
-                of_member = self.trees.attributions(own)
-            elif name == "autoencoder":
-                of_member = self.coder.errors(own) - self.usual_errors
+                paths, of_member = self.trees.credited(features)
+                excess = self.trees.usual_path - paths
             else:
-                columns = [width + column for column in (_RARITY if name == "rarity" else [_ORDER])]
-                factor = self.weights.values[place] / self.units[place]
-                parts[:, columns] = factor * (features[:, columns] - self.usual_bits[[c - width for c in columns]])
-                continue
-            excess = self.member(name, features)
-            heard = self._heard(place, excess)
-            # What is heard of a member is divided as its excess is. Where nothing is, there is nothing to divide.
-            parts[:, :width] += (
-                of_member * np.divide(heard, excess, out=np.zeros(len(heard)), where=heard != 0)[:, None]
-            )
-        return parts
+                excess = self.member(name, features)
+            members[name] = heard = self._heard(place, excess)
+            if name in _OF_FEATURES:
+                if name == "autoencoder":
+                    of_member = self.coder.errors(features) - self.usual_errors
+                # What is heard of a member is divided as its excess is. Where nothing is, there is nothing to divide.
+                of_member *= np.divide(heard, excess, out=np.zeros(len(heard)), where=heard != 0)[:, None]
+                parts[:, :width] += of_member[:, :width]
+            else:
+                own = _RARITY if name == "rarity" else [_ORDER]
+                columns = [width + column for column in own]
+                parts[:, columns] = self._factor(place) * (features[:, columns] - self.usual_bits[own])
+        return members, parts
+
+    @cached_property
+    def _usual_error(self) -> float:
+        return float(self.usual_errors.sum())
+
+    def _factor(self, place: int) -> float:
+        return self.weights.values[place] / float(self.units[place])
 
     def _heard(self, place: int, excess: Floats) -> Floats:
-        factor = self.weights.values[place] / float(self.units[place])
+        factor = self._factor(place)
         if self.weights.beyond and MEMBERS[place] in _OF_FEATURES:
             return factor * np.maximum(excess - float(self.ordinary[place]), 0.0)
         return factor * excess
-
-    def heads(self, features: NDArray[np.float32], **more: Floats) -> list[tuple[float, str]]:
-        """Of each row its excess, and the members of a JSON object that tell what it is made of.
-
-        ``more`` members, shape (n,) each, add to the excess after those of the ensemble.
-        """
-        members = {**self.members(features), **more}
-        told = ",".join(f'"{name}":{{:.3f}}' for name in members)
-        columns = [values.tolist() for values in (_total(members, len(features)), *members.values())]
-        return [
-            (excess, f'"excess":{excess:.3f},"members":{{{told.format(*values)}}}')
-            for excess, *values in zip(*columns, strict=True)
-        ]
 
     @property
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -220,6 +221,13 @@ def fit_ensembles(
         heard = sum((judge._heard(place, excess) for place, excess in enumerate(excesses)), np.zeros(len(features)))
         fitted.append((judge, heard))
     return fitted
+
+
+def told(members: Mapping[str, Floats], parts: Floats) -> Reasons:
+    """The reasons of rows whose excess is the sum of ``members``, shape (n,) each, in this order, and of ``parts``."""
+    excess = _total(members, len(parts))
+    form = '"excess":%.3f,"members":{' + ",".join(f'"{name}":%.3f' for name in members) + "}"
+    return Reasons(excess, form, (excess, *members.values()), parts)
 
 
 def squashed(excess: Floats) -> Floats:

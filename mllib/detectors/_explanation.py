@@ -14,12 +14,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from itertools import chain
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from mllib.detectors._texts import json_number, json_numbers, json_text, json_texts
 from mllib.errors import BadArtifact
 
 AT_MOST = 5
@@ -29,7 +31,7 @@ MIN_SHARE = 0.05
 NORMAL = (0.05, 0.95)
 """The quantiles of the training sample between which a number is normal."""
 
-MAX_TEXT = 40
+_ENTRY = '%s%s,"share":%.4f}'
 _CHANGES = 3  # so many of a row's leading features are tried, one by one, for a value that would make it normal
 
 F = TypeVar("F", np.float32, np.float64)
@@ -45,13 +47,20 @@ class Judge(Protocol):
     def scores(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """Shape (n,): the raw scores, 0 to 1."""
 
-    def heads(self, features: NDArray[np.float32]) -> list[tuple[float, str]]:
-        """Of each row its excess, and the members of a JSON object that say so."""
-
-    def attributions(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Shape (n, n_features): what each feature adds to the excess of each row."""
+    def reasons(self, features: NDArray[np.float32]) -> Reasons:
+        """Of each row its excess, and what it is made of."""
 
 
+class Reasons(NamedTuple):
+    """Of some rows why they score as they do."""
+
+    excess: NDArray[np.float64]  # (n,)
+    form: str  # the members of a JSON object that say so, to be filled in by the % operator
+    told: Sequence[NDArray[np.float64]]  # with these, (n,) each
+    parts: NDArray[np.float64]  # (n, n_features): what each feature adds to the excess
+
+
+Texts = NDArray[np.object_]
 Codes = Callable[[NDArray[np.float32]], NDArray[np.int64]]
 
 
@@ -141,144 +150,150 @@ class Explainer:
     def __init__(self, groups: Sequence[Group], judge: Judge, usual: Usual) -> None:
         self._groups = groups
         self._judge = judge
-        self._advice = [json.dumps(group.advice) for group in groups]
+        self._advice = np.array([json.dumps(group.advice) for group in groups], dtype=object)
         ranges, shares = iter(usual.ranges.tolist()), iter(usual.shares.tolist())
         self._limits = np.array(
             [[0.0, -np.inf, np.inf]] * len(groups)
         )  # column, normal range; no limits but of figures
-        self._changed: list[str] = []
-        self._heads: list[str] = []  # how the entry of each group begins
+        self._changed: list[str] = []  # how the entry of each group begins, up to the value that would be normal
+        heads = []  # and up to its value
         self._seen: dict[int, list[str]] = {}
         for place, group in enumerate(groups):
-            head = f'{{"name":{_text(group.name)}'
+            head = f'{{"name":{json_text(group.name)}'
             if isinstance(group, Figure) and group.unit is not None:
-                head += f',"unit":{_text(group.unit)}'
-            self._changed.append(f"{head},")
+                head += f',"unit":{json_text(group.unit)}'
+            self._changed.append(f'{head},"value":')
             if isinstance(group, Figure):
-                low, high = (float(_number(end)) for end in next(ranges))  # what is said is what is tried
+                low, high = (float(json_number(end)) for end in next(ranges))  # what is said is what is tried
                 if group.changeable:
                     self._limits[place] = group.column, low, high
-                head += f',"normal":[{_number(low)},{_number(high)}]'
+                head += f',"normal":[{json_number(low)},{json_number(high)}]'
             elif isinstance(group, Category):
-                self._seen[place] = [_number(next(shares)) for _ in range(group.size)]
-            self._heads.append(head)
+                self._seen[place] = [json_number(next(shares)) for _ in range(group.size)]
+            heads.append(f'{head},"words":' if isinstance(group, Words) else f'{head},"value":')
+        self._heads = np.array(heads, dtype=object)
 
     def explain(self, lines: pl.DataFrame, features: NDArray[np.float32], threshold: float) -> list[str]:
         """The explanation of each of ``lines``, whose features are ``features``; JSON texts in the same order."""
         if not len(features):
             return []
-        parts = self._judge.attributions(features)
-        # Added column by column: the order of a sum along rows could depend on how many rows there are.
-        grouped = np.zeros((len(parts), len(self._groups)))
+        excess, form, told, parts = self._judge.reasons(features)
+        grouped = np.empty((len(parts), len(self._groups)))
         for place, group in enumerate(self._groups):
-            for column in group.columns:
-                grouped[:, place] += parts[:, column]
+            grouped[:, place] = _sums(_part(parts, group))
         leading = np.argsort(-grouped, axis=1, kind="stable")[:, :AT_MOST]
-        changes = self._changes(features, leading, threshold)
-        values = [self._values(place, lines, features, parts) for place in range(len(self._groups))]
-        texts = []
-        for row, ((excess, told), order, of_group) in enumerate(
-            zip(self._judge.heads(features), leading.tolist(), grouped.tolist(), strict=True)
-        ):
-            head = "{" + told
-            if excess <= 0:
-                # Possible only where somebody put the threshold below the score of an average row.
-                texts.append(head + ',"note":"it is no more unusual than others: the threshold is very low"}')
-                continue
-            entries, other = [], excess
-            for rank, place in enumerate(order):
-                share = of_group[place] / excess
-                if share <= 0 or (rank >= 3 and share < MIN_SHARE):
-                    break
-                other -= of_group[place]
-                entries.append(f'{self._heads[place]},{values[place](row)},"share":{share:.4f}}}')
-            text = f'{head},"features":[{",".join(entries)}],"other":{round(other / excess, 4) + 0.0}'
-            text += f',"look_at":{self._advice[order[0]]}'
-            if row in changes:
-                text += f',"normal_with":{changes[row]}'
-            texts.append(text + "}")
-        return texts
+        amounts = grouped[np.arange(len(parts))[:, None], leading]
+        # No excess is possible only where somebody put the threshold below the score of an average row.
+        whole = np.where(excess > 0, excess, np.inf)
+        shares = amounts / whole[:, None]
+        large = (shares > 0) & ((shares >= MIN_SHARE) | (np.arange(leading.shape[1]) < 3))
+        named = np.logical_and.accumulate(large, axis=1)
+        other = np.subtract.reduce(np.column_stack([excess, amounts * named]), axis=1)  # in the order of the columns
+        heads, values = self._heads[leading], self._values(lines, features, parts, leading, named)
+        last = (
+            np.array([round(share, 4) + 0.0 for share in (other / whole).tolist()]),
+            self._advice[leading[:, 0]],
+            self._changes(features, leading, threshold),
+        )
+        # Rows that name as many groups have one form, which is sooner filled in than put together row by row.
+        count = np.where(excess > 0, named.sum(axis=1), -1)
+        texts = np.empty(len(features), dtype=object)
+        for groups in set(count.tolist()):
+            if groups < 0:
+                columns: list[NDArray[Any]] = [*told]
+                rest = '"note":"it is no more unusual than others: the threshold is very low"'
+            else:
+                entries = [(heads[:, rank], values[:, rank], shares[:, rank]) for rank in range(groups)]
+                columns = [*told, *chain.from_iterable(entries), *last]
+                rest = f'"features":[{",".join([_ENTRY] * groups)}],"other":%s,"look_at":%s%s'
+            rows = np.flatnonzero(count == groups)
+            filled = f"{{{form},{rest}}}"
+            texts[rows] = [filled % row for row in zip(*(column[rows].tolist() for column in columns), strict=True)]
+        return texts.tolist()
 
-    def _changes(self, features: NDArray[np.float32], leading: NDArray[np.int64], threshold: float) -> dict[int, str]:
-        """For rows that one figure out of its normal range makes anomalous: the nearest normal value.
+    def _changes(self, features: NDArray[np.float32], leading: NDArray[np.int64], threshold: float) -> Texts:
+        """For rows that one figure out of its normal range makes anomalous: the nearest normal value, as JSON member.
 
         Each is tried before it is said: the row is scored with that feature changed, and the others as they are.
         """
-        found: dict[int, str] = {}
+        found = np.full(len(features), "", dtype=object)
+        still = np.ones(len(features), dtype=bool)
         for rank in range(min(_CHANGES, leading.shape[1])):
             column, low, high = self._limits[leading[:, rank]].T
             column = column.astype(np.intp)
             value = features[np.arange(len(features)), column]
-            outside = (value < low) | (value > high)
-            rows = np.array([row for row in np.flatnonzero(outside).tolist() if row not in found], dtype=np.intp)
+            rows = np.flatnonzero(((value < low) | (value > high)) & still)
             if not len(rows):
                 continue
             nearest = np.clip(value, low, high)[rows]
             changed = features[rows]
             changed[np.arange(len(rows)), column[rows]] = nearest
             works = self._judge.scores(changed) < threshold
+            still[rows[works]] = False
             for row, normal in zip(rows[works].tolist(), nearest[works].tolist(), strict=True):
-                place = leading[row, rank]
-                found[row] = f'{self._changed[place]}"value":{_number(normal)}}}'
+                found[row] = f',"normal_with":{self._changed[leading[row, rank]]}{json_number(normal)}}}'
         return found
 
     def _values(
-        self, place: int, lines: pl.DataFrame, features: NDArray[np.float32], parts: NDArray[np.float64]
-    ) -> Callable[[int], str]:
-        """A function that says what a group is in a row, as JSON members."""
+        self,
+        lines: pl.DataFrame,
+        features: NDArray[np.float32],
+        parts: NDArray[np.float64],
+        leading: NDArray[np.int64],
+        named: NDArray[np.bool_],
+    ) -> Texts:
+        """The shape of ``leading``: what those groups are in each row, as JSON, where they are ``named``."""
+        values = np.full(leading.size, "", dtype=object)
+        at = np.flatnonzero(named)
+        group_of = leading.ravel()[at]
+        at = at[np.argsort(group_of, kind="stable")]
+        begin = 0
+        for place, count in enumerate(np.bincount(group_of).tolist()):
+            if count:
+                chosen = at[begin : begin + count]
+                rows = chosen // leading.shape[1]
+                values[chosen] = self._values_of(place, lines, features[rows], parts, rows)
+                begin += count
+        return values.reshape(leading.shape)
+
+    def _values_of(
+        self,
+        place: int,
+        lines: pl.DataFrame,
+        features: NDArray[np.float32],
+        parts: NDArray[np.float64],
+        rows: NDArray[np.intp],
+    ) -> list[str]:
+        """What a group is in each of ``rows`` of the lines and parts, as JSON. ``features`` are those of the rows."""
         group = self._groups[place]
         if isinstance(group, Figure):
-            column = features[:, group.column].tolist()
-            return lambda row: f'"value":{_number(column[row])}'
+            return json_numbers(features[:, group.column])
         if isinstance(group, Category):
             codes = group.codes(_part(features, group)).tolist()
-            labels = None if group.labels is None else [_text(label) for label in group.labels]
-            texts = _texts(lines[group.name]) if labels is None else [labels[code] for code in codes]
+            names = lines[group.name].to_list() if group.labels is None else group.labels
+            named = json_texts([names[at] for at in (rows.tolist() if group.labels is None else codes)])
             seen = self._seen[place]
-            return lambda row: f'"value":{texts[row]},"seen":{seen[codes[row]]}'
-        known = _part(features, group) > 0
-        weights = np.where(known, _part(parts, group), 0.0)[:, : len(group.terms)]
+            return [f'{text},"seen":{seen[code]}' for text, code in zip(named, codes, strict=True)]
+        weights = np.where(_part(features, group) > 0, _part(parts, group)[rows], 0.0)[:, : len(group.terms)]
         best = np.argsort(-weights, axis=1, kind="stable")[:, :3]
-        told = np.take_along_axis(weights, best, axis=1) > 0
-        terms_said = [_text(term) for term in group.terms]
-        chosen = [
-            [terms_said[term] for term, some in zip(terms, positive, strict=True) if some]
-            for terms, positive in zip(best.tolist(), told.tolist(), strict=True)
+        told = np.take_along_axis(weights, best, axis=1) > 0  # as they descend, the first ones
+        terms = json_texts(group.terms)
+        return [
+            f"[{','.join([terms[term] for term in row[:some]])}]"
+            for row, some in zip(best.tolist(), told.sum(axis=1).tolist(), strict=True)
         ]
-        return lambda row: f'"words":[{",".join(chosen[row])}]'
 
 
 def _part(columns: NDArray[F], group: Group) -> NDArray[F]:
     return columns[:, group.columns.start : group.columns.stop]
 
 
+def _sums(columns: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of each row; a running sum, for the order of a plain one along rows could depend on how many rows there are."""
+    return np.cumsum(columns, axis=1)[:, -1] if columns.shape[1] > 1 else columns[:, 0]
+
+
 def one_hot_codes(columns: NDArray[np.float32]) -> NDArray[np.int64]:
     """The column that is 1, counted from 1; 0 where none is. Of as many values as there are columns, and one."""
     codes: NDArray[np.int64] = np.where(columns.any(axis=1), columns.argmax(axis=1) + 1, 0)
     return codes
-
-
-def _texts(values: pl.Series) -> list[str]:
-    """``_text`` of each value, once for each that occurs."""
-    written = values.to_list()
-    known = {value: _text(value) for value in set(written)}
-    return [known[value] for value in written]
-
-
-def _text(value: str | None) -> str:
-    """A JSON string of at most MAX_TEXT characters that PostgreSQL takes as well; null stays null."""
-    return json.dumps(plain_text(value), ensure_ascii=False)
-
-
-def plain_text(value: str | None, most: int = MAX_TEXT) -> str | None:
-    """At most ``most`` characters that can be stored and shown; None stays None."""
-    if value is None:
-        return None
-    clipped = value if len(value) <= most else value[: most - 1] + "…"
-    # A null character cannot be stored, and nothing that steers a terminal or turns text around belongs here.
-    return clipped if clipped.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in clipped)
-
-
-def _number(value: float) -> str:
-    """Four significant digits, or all of those before the point, as JSON."""
-    return f"{value:.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mllib.detectors._explanation import AT_MOST, MIN_SHARE, plain_text
+from mllib.detectors._explanation import AT_MOST, MIN_SHARE
 from mllib.detectors._flow_features import FEATURES
+from mllib.detectors._texts import plain_text
 
 _RHYTHM = "when its packets came: even gaps are a program, long ones a connection that is held open"
 _RATE = "how much came in so short a time: is it a flood, or a transfer that somebody wanted?"

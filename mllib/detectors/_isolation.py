@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mllib.detectors._explanation import Reasons
 from mllib.detectors._ranked_walk import FEWEST_ROWS, RankedWalk, ranked_walk
 from mllib.detectors._walk import CompleteTrees, attribute, walk
 from mllib.errors import BadArtifact
@@ -57,7 +58,7 @@ class IsolationTrees:
         """
         return np.exp2(-self._walked(features) / self._normaliser)
 
-    @property
+    @cached_property
     def usual_path(self) -> float:
         """The path length of an average row of the subsamples that the trees were grown on, on average over trees."""
         return float(self._expected[:, 0].mean())
@@ -66,13 +67,12 @@ class IsolationTrees:
         """Shape (n,): the path length E[h(x)] of each row, on average over the trees."""
         return self._walked(features) / len(self._trees.feature)
 
-    def heads(self, features: NDArray[np.float32]) -> list[tuple[float, str]]:
-        """Of each row by how much its path is shorter than usual, and that as members of a JSON object."""
-        usual = self.usual_path
-        return [
-            (usual - path, f'"excess":{usual - path:.3f},"path":{path:.3f},"usual_path":{usual:.3f}')
-            for path in self.paths(features).tolist()
-        ]
+    def reasons(self, features: NDArray[np.float32]) -> Reasons:
+        """By how much each row's path is shorter than usual, and what each feature has to do with it."""
+        paths, parts = self.credited(features)
+        excess = self.usual_path - paths
+        form = f'"excess":%.3f,"path":%.3f,"usual_path":{self.usual_path:.3f}'
+        return Reasons(excess, form, (excess, paths), parts)
 
     def attributions(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """Shape (n, n_features): by how much each feature shortened each row's path, on average over the trees.
@@ -80,7 +80,13 @@ class IsolationTrees:
         A node stands for the path length that a row of the subsample can expect there; a step down changes it, and
         the change is credited to the feature that was asked. So the sum over a row is ``usual_path`` less its path.
         """
-        return attribute(self._trees, self._expected, features) / len(self._trees.feature)
+        return self.credited(features)[1]
+
+    def credited(self, features: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """``paths`` and ``attributions``, in one walk."""
+        parts, lengths = attribute(self._trees, self._expected, features)
+        parts /= len(self._trees.feature)
+        return lengths / len(self._trees.feature), parts
 
     def _walked(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         many = self._ranked if len(features) >= FEWEST_ROWS else None

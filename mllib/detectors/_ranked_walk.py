@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mllib.detectors._walk import CompleteTrees, compiled_function, pointer
+from mllib.compiled import compiled_function, pointer
+from mllib.detectors._walk import CompleteTrees
 
 FEWEST_ROWS = 64
 """With fewer rows than this, `_walk` is faster."""
@@ -100,8 +101,8 @@ def _questions(trees: CompleteTrees) -> _Questions:
 
 @cache
 def _compiled() -> Any:
-    function = compiled_function("millrace_ranked_walk", library="_ranked_walk_c")
-    if function is None or not compiled_function("millrace_can_rank", library="_ranked_walk_c")():
+    function = compiled_function("millrace_ranked_walk", library="detectors/_ranked_walk_c")
+    if function is None or not compiled_function("millrace_can_rank", library="detectors/_ranked_walk_c")():
         return None
     function.restype = None
     function.argtypes = [

@@ -242,13 +242,12 @@ def _chain(total: int, together: tuple[Ints, ...], rows: tuple[Ints, ...], kinds
     Of each row: how many have its template; its template and service; its template and the one before. Then how many
     have its service, and the template before; and with how many kinds of templates each was seen.
     """
-    share = (together[0] + 0.5) / (total + 1.0)
-    shares = [share]
-    for pair, parent, kind in zip(together[1:], rows, kinds, strict=True):
+    shares = np.empty((len(together[0]), 3))
+    shares[:, 0] = share = (together[0] + 0.5) / (total + 1.0)
+    for place, (pair, parent, kind) in enumerate(zip(together[1:], rows, kinds, strict=True), start=1):
         several = np.maximum(kind, 1)
-        share = (pair + several * share) / (parent + several)
-        shares.append(share)
-    return -np.log2(np.stack(shares, axis=1))
+        shares[:, place] = share = (pair + several * share) / (parent + several)
+    return -np.log2(shares)
 
 
 def _bits(met: NDArray[Any], total: int) -> Floats:

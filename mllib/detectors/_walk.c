@@ -5,13 +5,14 @@
  * it is in the nearest cache. Path lengths of a row are added tree by tree: the order, and so every bit of the sum, is
  * that of the numpy version.
  *
- * millrace_attribute walks one row at a time, for it is called for anomalies only, and credits each step's gain to the feature that was asked:
- * value of the node less value of the child.
+ * millrace_attribute walks eight rows at once, as many as there are, and credits each step's gain to the feature that was
+ * asked: value of the node less value of the child. The values of the nodes where a row ends are added up as well.
  */
 #include <stdint.h>
 
 #define ROWS_A_BLOCK 64
 #define ROWS_AT_ONCE 16
+#define ROWS_CREDITED 8
 
 void millrace_walk(const float *rows, int64_t n, int64_t width, const int16_t *feature, const float *split,
                    const double *length, int64_t trees, int64_t depth, double *total)
@@ -47,7 +48,8 @@ void millrace_walk(const float *rows, int64_t n, int64_t width, const int16_t *f
 }
 
 void millrace_attribute(const float *rows, int64_t n, int64_t width, const int16_t *feature, const float *split,
-                        const double *value, int64_t trees, int64_t depth, double *gained)
+                        const double *value, int64_t trees, int64_t depth, double *gained,
+                        double *ended)
 {
     const int64_t inner = ((int64_t)1 << depth) - 1;
     const int64_t nodes = 2 * inner + 1;
@@ -58,15 +60,19 @@ void millrace_attribute(const float *rows, int64_t n, int64_t width, const int16
             const int16_t *f = feature + tree * inner;
             const float *s = split + tree * inner;
             const double *v = value + tree * nodes;
-            for (int64_t row = begin; row < end; row++) {
-                const float *x = rows + row * width;
-                double *out = gained + row * width;
-                int32_t node = 0;
-                for (int64_t level = 0; level < depth; level++) {
-                    const int32_t child = 2 * node + 1 + (x[f[node]] > s[node]);
-                    out[f[node]] += v[node] - v[child];
-                    node = child;
-                }
+            for (int64_t row = begin; row < end; row += ROWS_CREDITED) {
+                const int at_once = end - row < ROWS_CREDITED ? (int)(end - row) : ROWS_CREDITED;
+                int32_t node[ROWS_CREDITED] = {0};
+                for (int64_t level = 0; level < depth; level++)
+                    for (int k = 0; k < at_once; k++) {
+                        const int64_t own = (row + k) * width;
+                        const int32_t asked = f[node[k]];
+                        const int32_t child = 2 * node[k] + 1 + (rows[own + asked] > s[node[k]]);
+                        gained[own + asked] += v[node[k]] - v[child];
+                        node[k] = child;
+                    }
+                for (int k = 0; k < at_once; k++)
+                    ended[row + k] += v[node[k]];
             }
         }
     }

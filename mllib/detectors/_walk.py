@@ -10,11 +10,12 @@ import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mllib.compiled import compiled_function, pointer
 
 _BLOCK = 4096  # rows walked at a time in numpy: they stay in the processor's cache over all trees
 
@@ -42,7 +43,8 @@ class CompleteTrees:
 
 
 Walk = Callable[[CompleteTrees, NDArray[np.float32]], NDArray[np.float64]]
-Attribution = Callable[[CompleteTrees, NDArray[np.float64], NDArray[np.float32]], NDArray[np.float64]]
+Credited = tuple[NDArray[np.float64], NDArray[np.float64]]
+Attribution = Callable[[CompleteTrees, NDArray[np.float64], NDArray[np.float32]], Credited]
 
 
 def walk(trees: CompleteTrees, rows: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -65,20 +67,18 @@ def in_numpy(trees: CompleteTrees, rows: NDArray[np.float32]) -> NDArray[np.floa
     return total
 
 
-def attribute(trees: CompleteTrees, values: NDArray[np.float64], rows: NDArray[np.float32]) -> NDArray[np.float64]:
+def attribute(trees: CompleteTrees, values: NDArray[np.float64], rows: NDArray[np.float32]) -> Credited:
     """Shape of ``rows``: what each feature's questions took off ``values``, from node to child, over all trees.
 
-    ``values``, shape (trees, 2**(depth + 1) - 1), has one number per node. The sums of a row add up to the roots'
-    values less those of the leaves where it ends.
+    And shape (n,): the sum of the values where a row ends. ``values``, shape (trees, 2**(depth + 1) - 1), has one
+    number per node. What was taken off adds up to the roots' values less those of the leaves.
     """
     return (compiled_attribution() or attribute_in_numpy)(trees, values, rows)
 
 
-def attribute_in_numpy(
-    trees: CompleteTrees, values: NDArray[np.float64], rows: NDArray[np.float32]
-) -> NDArray[np.float64]:
+def attribute_in_numpy(trees: CompleteTrees, values: NDArray[np.float64], rows: NDArray[np.float32]) -> Credited:
     """``attribute`` without a compiler."""
-    gained = np.zeros(rows.shape)
+    gained, ended = np.zeros(rows.shape), np.zeros(len(rows))
     every = np.arange(len(rows))
     for feature, split, value in zip(trees.feature, trees.split, values, strict=True):
         node = np.zeros(len(rows), dtype=np.intp)
@@ -87,31 +87,22 @@ def attribute_in_numpy(
             child = 2 * node + 1 + (rows[every, asked] > split.take(node))
             gained[every, asked] += value.take(node) - value.take(child)
             node = child
-    return gained
+        ended += value.take(node)
+    return gained, ended
 
 
 @cache
 def compiled() -> Walk | None:
     """The compiled walk, None where there is none."""
-    function = compiled_function("millrace_walk")
+    function = compiled_function("millrace_walk", library="detectors/_walk_c")
     return None if function is None else _bound_walk(function)
 
 
 @cache
 def compiled_attribution() -> Attribution | None:
     """The compiled attribution, None where there is none."""
-    function = compiled_function("millrace_attribute")
+    function = compiled_function("millrace_attribute", library="detectors/_walk_c")
     return None if function is None else _bound_attribution(function)
-
-
-def compiled_function(name: str, *, library: str = "_walk_c") -> Any:
-    """A function of compiled code beside this file, None where it was not compiled."""
-    for path in Path(__file__).parent.glob(f"{library}*.so"):
-        try:
-            return getattr(ctypes.CDLL(str(path)), name)
-        except (OSError, AttributeError):
-            continue  # built for another machine, or by another version: numpy does
-    return None
 
 
 def _bound_attribution(function: Any) -> Attribution:
@@ -119,16 +110,16 @@ def _bound_attribution(function: Any) -> Attribution:
     function.argtypes = [
         pointer(np.float32, 2), ctypes.c_int64, ctypes.c_int64,
         pointer(np.int16, 2), pointer(np.float32, 2), pointer(np.float64, 2),
-        ctypes.c_int64, ctypes.c_int64, pointer(np.float64, 2),
+        ctypes.c_int64, ctypes.c_int64, pointer(np.float64, 2), pointer(np.float64, 1),
     ]  # fmt: skip
 
-    def run(trees: CompleteTrees, values: NDArray[np.float64], rows: NDArray[np.float32]) -> NDArray[np.float64]:
-        gained = np.zeros(rows.shape)
+    def run(trees: CompleteTrees, values: NDArray[np.float64], rows: NDArray[np.float32]) -> Credited:
+        gained, ended = np.zeros(rows.shape), np.zeros(len(rows))
         function(
             np.ascontiguousarray(rows), len(rows), rows.shape[1],
-            trees.feature, trees.split, values, len(trees.feature), trees.depth, gained,
+            trees.feature, trees.split, values, len(trees.feature), trees.depth, gained, ended,
         )  # fmt: skip
-        return gained
+        return gained, ended
 
     return run
 
@@ -150,8 +141,3 @@ def _bound_walk(function: Any) -> Walk:
         return total
 
     return run
-
-
-def pointer(dtype: type[np.generic] | np.dtype[np.void], dimensions: int) -> type:
-    """An argument of such a function: a contiguous array."""
-    return np.ctypeslib.ndpointer(dtype, ndim=dimensions, flags="C_CONTIGUOUS")

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mllib.detectors._explanation import AT_MOST, MIN_SHARE, plain_text
+from mllib.detectors._explanation import AT_MOST, MIN_SHARE
+from mllib.detectors._texts import plain_text
 from mllib.detectors._word_votes import Rarity, WordVotes
 from mllib.detectors._wording import KINDS, Wording
 

@@ -35,6 +35,8 @@ COMPANION_FORMAT = 3
 FORMATS = (FORMAT, ENSEMBLE_FORMAT, COMPANION_FORMAT)
 """The forms that this version reads. A detector refuses those that are not its own."""
 
+_NONE = pl.Series("explanation", [None], dtype=pl.String)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ModelState:
@@ -135,23 +137,24 @@ class Model(ABC):
         raw = self.score(features)
         score = self.calibrated(raw)
         lines = claimed_rows(frame)
-        anomalies = np.flatnonzero(raw >= self.threshold)
-        explanation: list[str | None] = [None] * len(raw)
-        if len(anomalies):
+        flagged = raw >= self.threshold
+        anomalies = np.flatnonzero(flagged)
+        if len(anomalies) == len(raw) > 0:
             # Picking rows out of many columns takes longer than scoring a few of them.
-            picked = lines if len(anomalies) == len(raw) else lines[anomalies]
-            texts = self.explain(picked, features[anomalies])
-            for row, text in zip(anomalies.tolist(), texts, strict=True):
-                explanation[row] = text
+            explanation = pl.Series("explanation", self.explain(lines, features), dtype=pl.String)
+        else:
+            explanation = _NONE.new_from_index(0, len(raw))
+            if len(anomalies):
+                explanation.scatter(anomalies, self.explain(lines[anomalies], features[anomalies]))
         return pl.DataFrame(
             [
                 lines["log_id"],
                 lines["ts"],
-                pl.Series("score", score, dtype=pl.Float32),
-                pl.Series("raw_score", raw.astype(np.float32), dtype=pl.Float32),
-                pl.Series("is_anomaly", raw >= self.threshold, dtype=pl.Boolean),
-                pl.Series("severity", self.severities(features, score), dtype=pl.Int16),
-                pl.Series("explanation", explanation, dtype=pl.String),
+                pl.Series("score", score),
+                pl.Series("raw_score", raw.astype(np.float32)),
+                pl.Series("is_anomaly", flagged),
+                pl.Series("severity", self.severities(features, score)),
+                explanation,
             ]
         )
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mllib.compiled import compiled_function
+from mllib.compiled import compiled_function, pointer
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -102,13 +102,13 @@ def in_numpy(lines: Lines, rows: Ints, span: int) -> Counts:
 @cache
 def compiled() -> Run | None:
     """The compiled version, None where there is none."""
-    function = compiled_function("millrace_windows", library="_window_counts_c", beside=__file__)
+    function = compiled_function("millrace_windows", library="features/_window_counts_c")
     return None if function is None else _bound(function)
 
 
 def _bound(function: Any) -> Run:
     function.restype = ctypes.c_int
-    int64, flags = (np.ctypeslib.ndpointer(kind, ndim=1, flags="C_CONTIGUOUS") for kind in (np.int64, np.bool_))
+    int64, flags = pointer(np.int64, 1), pointer(np.bool_, 1)
     size = ctypes.c_int64
     function.argtypes = [int64, int64, flags, int64, size, size, int64, size, int64]
 

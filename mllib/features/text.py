@@ -154,7 +154,7 @@ class TemplateVectorizer:
     def transform(self, templates: Templates) -> NDArray[np.float32]:
         """Shape (n, WIDTH), float32: each row of length 1, or all zeros when no term occurs. Null counts as empty."""
         vectors = self._vectors.of(_texts(templates))
-        return np.stack(vectors) if vectors else np.empty((0, WIDTH), dtype=np.float32)
+        return np.array(vectors) if vectors else np.empty((0, WIDTH), dtype=np.float32)
 
     @cached_property
     def _vectors(self) -> Memo[NDArray[np.float32]]:

@@ -9,7 +9,8 @@ from typing import Any, Final
 import numpy as np
 
 from mllib.detectors._calibration import ANOMALY
-from mllib.detectors._explanation import AT_MOST, MIN_SHARE, plain_text
+from mllib.detectors._explanation import AT_MOST, MIN_SHARE
+from mllib.detectors._texts import plain_text
 from mllib.sessions.gathering import Floats, Ints, Sessions
 from mllib.sessions.model import Deviations, SessionModel, tree_rows
 

@@ -108,7 +108,7 @@ def compiled_take(conn: pq.abc.PGconn) -> Take | None:
 @cache
 def _functions() -> tuple[Any, Any, Any] | None:
     """Ours, and libpq's PQgetCopyData and PQfreemem. The driver's own module leads to the library it has loaded."""
-    function = compiled_function("millrace_take_lines", library="_copy_lines_c", beside=__file__)
+    function = compiled_function("millrace_take_lines", library="store/_copy_lines_c")
     if function is None:
         return None
     try:

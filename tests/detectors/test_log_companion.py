@@ -167,7 +167,7 @@ def test_the_parts_of_an_explanation_add_up(companion: LogAnomalyModel, later: p
     features = companion.features(logs)
     judge = companion._forest.judge
     assert isinstance(judge, Companion)
-    assert judge.attributions(features).sum(axis=1) == pytest.approx(judge.excess(features), abs=1e-6)
+    assert judge.reasons(features).parts.sum(axis=1) == pytest.approx(judge.excess(features), abs=1e-6)
     told = [json.loads(text) for text in companion.predict(logs)["explanation"].drop_nulls()]
     assert len(told) > 50
     for explanation in told:

@@ -53,10 +53,15 @@ def test_both_attributions_give_the_same_bits(trees):
     fast = compiled_attribution()
     assert (fast is None) == (compiled() is None)
     rows = sample(1_000, seed=5)
-    for count in (0, 1, 63, 65, 1_000):
-        slow = attribute_in_numpy(trees._trees, trees._expected, rows[:count])
-        assert fast is None or fast(trees._trees, trees._expected, rows[:count]).tobytes() == slow.tobytes()
-        assert trees.attributions(rows[:count]).tobytes() == (slow / 30).tobytes()
+    for count in (0, 1, 7, 8, 63, 65, 1_000):
+        slow, ended = attribute_in_numpy(trees._trees, trees._expected, rows[:count])
+        for run in (fast, attribute_in_numpy):
+            if run is not None:
+                again, sums = run(trees._trees, trees._expected, rows[:count])
+                assert (again.tobytes(), sums.tobytes()) == (slow.tobytes(), ended.tobytes())
+        paths, parts = trees.credited(rows[:count])
+        assert parts.tobytes() == trees.attributions(rows[:count]).tobytes() == (slow / 30).tobytes()
+        assert paths.tobytes() == trees.paths(rows[:count]).tobytes()  # as the walk alone finds it
 
 
 def test_attributions_of_every_row_add_up_to_what_its_paths_are_shorter(trees):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from mllib.compiled import compiled_function
 from mllib.detectors import _ranked_walk
 from mllib.detectors._isolation import fit_trees
 from mllib.detectors._ranked_walk import FEWEST_ROWS, MOST_LEVELS, ranked_walk
-from mllib.detectors._walk import CompleteTrees, compiled, compiled_function, in_numpy
+from mllib.detectors._walk import CompleteTrees, compiled, in_numpy
 from tests.guarded_memory import at_the_end_of_memory
 
 EXTREMES = np.array([np.nan, np.inf, -np.inf, 3.4e38, -3.4e38, 1e-45, 0.0, -0.0], dtype=np.float32)
@@ -47,12 +48,12 @@ def agree(trees: CompleteTrees, rows: np.ndarray) -> None:
 
 
 def available() -> bool:
-    can_rank = compiled_function("millrace_can_rank", library="_ranked_walk_c")
+    can_rank = compiled_function("millrace_can_rank", library="detectors/_ranked_walk_c")
     return can_rank is not None and bool(can_rank())
 
 
 def test_where_there_is_a_compiler_it_was_built() -> None:
-    built = compiled_function("millrace_can_rank", library="_ranked_walk_c")
+    built = compiled_function("millrace_can_rank", library="detectors/_ranked_walk_c")
     assert (built is None) == (compiled() is None)
 
 
