@@ -187,13 +187,15 @@ def _stages(engine: Any, meter: Meter, size: int) -> list[dict[str, Any]]:
         selection, window = _everything(reader)
         read, frames = meter.cost(lambda: list(rows.stream(reader, source, selection, [window], context=context)))
         chunks = list(with_context(frames, context))
-        making, features = meter.cost(lambda: [model.features(chunk) for chunk in chunks])
-        judging, _ = meter.cost(lambda: [model.score(chunk) for chunk in features])
+        making = meter.cost(lambda: _each(model.features, chunks))[0]
+        features = [model.features(chunk) for chunk in chunks]
+        judging = meter.cost(lambda: _each(model.score, features))[0]
         # Once more with the features known: what is left is calibration and explanations.
-        whole, scored = meter.cost(lambda: [model.judged(*pair) for pair in zip(chunks, features, strict=True)])
+        whole = meter.cost(lambda: _each(model.judged, chunks, features))[0]
+        scored = [model.judged(*pair) for pair in zip(chunks, features, strict=True)]
         write, _ = meter.cost(lambda: predictions.write(writer, scored, detector_id=1, run_id=1, model_version=1))
         writer.rollback()
-    members = {f"of which {name}": meter.cost(lambda ask=ask: [ask(chunk) for chunk in features])[0]
+    members = {f"of which {name}": meter.cost(lambda ask=ask: _each(ask, features))[0]
                for name, ask in _members(model).items()}  # fmt: skip
     costs = {
         "read": read,
@@ -211,6 +213,12 @@ def _stages(engine: Any, meter: Meter, size: int) -> list[dict[str, Any]]:
         }
         for name, cost in costs.items()
     ]
+
+
+def _each(work: Callable[..., Any], *arguments: Sequence[Any]) -> None:
+    """Does it for each, and keeps nothing, as scoring does: memory that was never used before costs as much again."""
+    for given in zip(*arguments, strict=True):
+        work(*given)
 
 
 def _members(model: Any) -> dict[str, Callable[[Any], Any]]:
