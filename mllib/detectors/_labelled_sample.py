@@ -55,11 +55,14 @@ class LabelledSample(Generic[T]):
         self.rows += int(frame["claimed"].sum())
         chosen = np.flatnonzero((frame["claimed"] & frame["label"].is_not_null()).to_numpy())
         self.labelled += len(chosen)
-        kinds = np.array(["" if label in NORMAL else label for label in frame["label"].gather(chosen)], dtype=object)
+        labels = frame["label"].gather(chosen)
+        normal = labels.is_in(sorted(NORMAL)).to_numpy()
         hashes = id_hash(frame["log_id"].to_numpy()[chosen])
-        open_to = (kinds != "") | (hashes <= self._highest_normal)  # nothing is measured that would be thrown away
+        # Nothing is measured that would be thrown away.
+        open_to = ~normal | (hashes <= min(self._highest_normal, _lowest(hashes[normal], self._max_normal)))
         if not open_to.any():
             return
+        kinds = np.where(normal, "", labels.to_numpy())
         self._fresh.append((hashes[open_to], kinds[open_to]))
         self._parts.append(self._measure(frame, chosen[open_to]))
         self._waiting += int(open_to.sum())
@@ -104,3 +107,8 @@ class LabelledSample(Generic[T]):
         if (self._kinds == "").sum() == self._max_normal:
             self._highest_normal = float(self._hashes[self._kinds == ""].max())
         self._fresh, self._waiting = [], 0
+
+
+def _lowest(values: NDArray[np.float64], most: int) -> float:
+    """What ``most`` of the values do not exceed, infinite where there are no more."""
+    return float(np.partition(values, most - 1)[most - 1]) if len(values) > most else np.inf
