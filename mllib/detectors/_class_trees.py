@@ -8,12 +8,14 @@ the steps add up to it exactly (Saabas 2014), so an explanation needs no samplin
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mllib.detectors._class_walk import NODE, LinkedTrees, steps, sums
+from mllib.detectors._ranked_walk import FEWEST_ROWS, RankedWalk, ranked_sums
 from mllib.errors import BadArtifact
 
 MAX_DEPTH = 16
@@ -54,7 +56,8 @@ class ClassTrees:
         A row's score does not depend on the rows around it. Raises ValueError for rows of another width.
         """
         self._check_width(rows)
-        return sums(self._trees, rows) / len(self._trees.roots)
+        many = self._ranked if len(rows) >= FEWEST_ROWS else None
+        return (sums(self._trees, rows) if many is None else many(rows)[:, None]) / len(self._trees.roots)
 
     def contributions(self, rows: NDArray[np.float32], outputs: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
         """Shape (n, n_features): what the questions about each feature added to the score of each row.
@@ -66,6 +69,11 @@ class ClassTrees:
         self._check_width(rows)
         chosen = np.zeros(len(rows), dtype=np.int64) if outputs is None else outputs
         return steps(self._trees, rows, chosen) / len(self._trees.roots)
+
+    @cached_property
+    def _ranked(self) -> RankedWalk | None:
+        """Made when many rows are scored for the first time: it takes some milliseconds."""
+        return ranked_sums(self._trees)
 
     def _check_width(self, rows: NDArray[np.float32]) -> None:
         # Compiled code would read beyond the end of narrower rows.

@@ -1,5 +1,5 @@
-/* Walks rows through binary trees of at most eight levels, 128 rows at once, and sums what the leaves stand for: the
- * sums of millrace_walk, in the same order and so to the same bits. Called through ctypes; needs no Python.
+/* Walks rows through binary trees of at most 256 leaves, 128 rows at once, and sums what the leaves stand for: the sums of
+ * millrace_walk and millrace_class_sums, in the same order and so to the same bits. Called through ctypes; needs no Python.
  *
  * A value is looked at twice. First it is ranked: how many of the splits that any tree has for its feature are below it.
  * From then on a question "is the value above split number r" is one about ranks, and these are cut into bytes: column c
@@ -7,8 +7,8 @@
  * ranks of 32 rows, and a tree is walked by asking all of its questions, level by level, of all rows: a row takes the
  * answer of the question at its own place. No address depends on a row, and nothing is loaded row by row.
  *
- * The place of a row within a tree is the first of the 2^depth leaves that it can still reach; going right adds half of
- * them.
+ * The place of a row within a tree is the first of the leaves that it can still reach; going right adds the number of those
+ * that it leaves behind.
  */
 #include <stdint.h>
 #include <string.h>
@@ -39,6 +39,7 @@ typedef struct {
     int16_t column;
     int8_t rank;
     uint8_t place;
+    uint8_t step; /* to the right, in places */
 } question;
 
 typedef struct {
@@ -137,23 +138,22 @@ INSIDE void rank_rows(const float *rows, int64_t first, int64_t last, int64_t wi
 /* The leaves of 128 rows. `level` tells where the questions of each level begin, and the last one's end. */
 INSIDE void walk(const int8_t *columns, const question *asked, const int32_t *level, int64_t depth, uint8_t *leaf)
 {
-    bytes place[VECTORS], answers[VECTORS];
+    bytes place[VECTORS], steps[VECTORS];
 
     for (int v = 0; v < VECTORS; v++)
         place[v] = (bytes){0};
     for (int64_t l = 0; l < depth; l++) {
         for (int v = 0; v < VECTORS; v++)
-            answers[v] = (bytes){0};
+            steps[v] = (bytes){0};
         for (const question *q = asked + level[l], *end = asked + level[l + 1]; q < end; q++) {
             const bytes *of_rows = (const bytes *)(columns + q->column * ROWS_A_BLOCK);
             const bytes rank = (bytes){0} + q->rank, here = (bytes){0} + (int8_t)q->place;
-            /* The difference is below 0 where the answer is yes. A comparison would do, but gcc makes slow blends of it. */
+            const bytes step = (bytes){0} + (int8_t)q->step;
             for (int v = 0; v < VECTORS; v++)
-                answers[v] |= (rank - of_rows[v]) & (bytes)(place[v] == here);
+                steps[v] |= step & (bytes)(of_rows[v] > rank) & (bytes)(place[v] == here);
         }
-        const bytes half = (bytes){0} + (int8_t)(1 << (depth - 1 - l));
         for (int v = 0; v < VECTORS; v++)
-            place[v] |= half & (bytes)(answers[v] < 0);
+            place[v] += steps[v];
     }
     memcpy(leaf, place, sizeof place);
 }
@@ -172,11 +172,9 @@ INSIDE void add_leaves(uint8_t leaf[TREES_AT_ONCE][ROWS_A_BLOCK], const double *
 /* `columns` is room for as many columns as there are, of 128 bytes each. */
 COMPUTES
 void millrace_ranked_walk(const float *rows, int64_t n, int64_t width, const float *split, const splits_of *splits,
-                          int64_t features, const question *asked, const int32_t *level, const double *length,
-                          int64_t trees, int64_t depth, int8_t *columns, double *total)
+                          int64_t features, const question *asked, const int32_t *level, int64_t depth,
+                          const double *length, int64_t trees, int64_t leaves, int8_t *columns, double *total)
 {
-    const int64_t leaves = (int64_t)1 << depth;
-
     for (int64_t begin = 0; begin < n; begin += ROWS_A_BLOCK) {
         const int64_t count = begin + ROWS_A_BLOCK < n ? ROWS_A_BLOCK : n - begin;
         for (int64_t k = 0; k < count; k += ROWS_A_VECTOR)

@@ -7,9 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mllib.compiled import compiled_function
 from mllib.detectors._class_trees import MAX_DEPTH, ClassTrees
 from mllib.detectors._class_walk import compiled_steps, compiled_sums, steps_in_numpy, sums_in_numpy
+from mllib.detectors._ranked_walk import MOST_LEAVES, ranked_sums
 from mllib.errors import BadArtifact
+from tests.guarded_memory import at_the_end_of_memory
 
 FEATURES = 5
 
@@ -70,6 +73,32 @@ def test_both_walks_give_the_same_bits_whatever_the_number_of_rows(classes: int,
         if fast is not None:
             found = fast(trees, features, *([chosen] if fast is compiled_steps() else []))
             assert found.tobytes() == slow.tobytes()
+
+
+@pytest.mark.parametrize("splits", [0, 1, 2, 40, 254, 255, 256])
+@pytest.mark.parametrize("rows", [1, 63, 64, 127, 128, 129, 1_000])
+def test_many_rows_walk_by_ranks_to_the_same_bits(splits: int, rows: int) -> None:
+    trees = ClassTrees(grown(trees=9, splits=splits), n_features=FEATURES)
+    rng = np.random.default_rng(rows)
+    on = rng.choice(trees.arrays["split"], (rows, FEATURES))
+    odd = rng.choice(np.array([np.nan, np.inf, -np.inf, 0.0], dtype=np.float32), on.shape)
+    kinds = [on, np.nextafter(on, np.float32(np.inf)), odd, rng.normal(size=on.shape)]
+    features = np.choose(rng.integers(0, 4, on.shape), kinds).astype(np.float32)
+    ranked = ranked_sums(trees._trees)
+    assert (ranked is None) == (splits >= MOST_LEAVES or ranked_walk_is_missing())
+    if ranked is not None:
+        assert ranked(at_the_end_of_memory(features)).tobytes() == sums_in_numpy(trees._trees, features).tobytes()
+    few = [trees.scores(features[begin : begin + 63]) for begin in range(0, rows, 63)]
+    assert trees.scores(features).tobytes() == np.concatenate(few).tobytes()
+
+
+def ranked_walk_is_missing() -> bool:
+    can_rank = compiled_function("millrace_can_rank", library="detectors/_ranked_walk_c")
+    return can_rank is None or not can_rank()
+
+
+def test_trees_of_several_outputs_are_left_to_the_other_walk() -> None:
+    assert ranked_sums(ClassTrees(grown(classes=3), n_features=FEATURES)._trees) is None
 
 
 def test_a_tree_of_one_leaf_says_the_same_of_all_rows() -> None:

@@ -8,10 +8,11 @@ import pytest
 from mllib.compiled import compiled_function
 from mllib.detectors import _ranked_walk
 from mllib.detectors._isolation import fit_trees
-from mllib.detectors._ranked_walk import FEWEST_ROWS, MOST_LEVELS, ranked_walk
+from mllib.detectors._ranked_walk import FEWEST_ROWS, MOST_LEAVES, ranked_walk
 from mllib.detectors._walk import CompleteTrees, compiled, in_numpy
 from tests.guarded_memory import at_the_end_of_memory
 
+MOST_LEVELS = MOST_LEAVES.bit_length() - 1
 EXTREMES = np.array([np.nan, np.inf, -np.inf, 3.4e38, -3.4e38, 1e-45, 0.0, -0.0], dtype=np.float32)
 
 
