@@ -102,7 +102,7 @@ class Surprises:
         is as new as what comes after it: without this, a threshold would be far too low for the lines of tomorrow.
         """
         n = len(measured.template_of)
-        service_of, services = _services(measured)
+        service_of, services = _services_of(measured)
         rows_of_word, word_of, words = _words(measured.templates)
         template = _hashes(measured.templates)
         often = np.bincount(measured.template_of, minlength=len(template))
@@ -154,7 +154,7 @@ class Surprises:
         template, rarest = np.array(self._known.of(measured.templates)).reshape(-1, 2).T
         template = template.astype(np.int64)
         line = template[measured.template_of]
-        service_of, services = _services(measured)
+        service_of, services = _services_of(measured)
         at = np.array(self._services.of(services), dtype=np.int64)[service_of]
         before = _before(template, measured.previous_of, places)
         result = np.empty((len(line), len(SURPRISES)), dtype=np.float32)
@@ -263,7 +263,7 @@ def _before(template: Ints, previous_of: Ints, places: int) -> Ints:
     return before
 
 
-def _services(measured: Measured) -> tuple[Ints, list[str]]:
+def _services_of(measured: Measured) -> tuple[Ints, list[str]]:
     """The service of each row, and their names; no service is one without a name."""
     named, services = distinct_codes([service or "" for service in measured.services])
     return named[measured.service_of], services
