@@ -111,18 +111,20 @@ def _measure(size: int, pairs: int) -> dict[str, Runs]:
         scoring.score(engine, DETECTOR)  # warm
         stored = folder / "predictions"
         _psql(dsn, PREDICTIONS_OUT, output=stored)
+        for statement in ("vacuum analyze", "alter system set autovacuum = off", "select pg_reload_conf()"):
+            _psql(dsn, statement)
         _assert_no_sort(dsn)
         meter = Meter(folder)
         ways = {name: Runs() for name in ("limit", "in process", "whole process", "scored again", "typical")}
         again = ["--from", "2000-01-01", "--to", f"{datetime.now(UTC):%Y-%m-%dT%H:%M}"]
         for _ in range(pairs):
-            _psql(dsn, FORGET)
+            _begin_anew(dsn)
             out, _none = meter.cost(lambda: _psql(dsn, f"copy ({ROWS_OUT}) to stdout (format binary)"))
             back, _none = meter.cost(lambda: _psql(dsn, PREDICTIONS_IN, given=stored))
             ways["limit"].took(out + back)
-            _psql(dsn, FORGET)
+            _begin_anew(dsn)
             ways["in process"].took(meter.cost(lambda: scoring.score(engine, DETECTOR))[0])
-            _psql(dsn, FORGET)
+            _begin_anew(dsn)
             for name, window in (("whole process", []), ("scored again", again)):
                 cost, said = meter.cost(lambda window=window: millrace(dsn, "score", DETECTOR, *window))
                 ways[name].took(cost, said["peak_mib"])
@@ -154,6 +156,12 @@ def _psql(dsn: str, statement: str, *, given: Path | None = None, output: Path |
     with (given or Path(os.devnull)).open("rb") as source, (output or Path(os.devnull)).open("wb") as target:
         command = [binary("psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", dsn, "-c", statement]
         subprocess.run(command, stdin=source, stdout=target, check=True)
+
+
+def _begin_anew(dsn: str) -> None:
+    """Nothing is scored, and the server has nothing left to do: which turn its own work met would be chance."""
+    _psql(dsn, FORGET)
+    _psql(dsn, "checkpoint")
 
 
 def _print(size: int, ways: dict[str, Runs]) -> None:
