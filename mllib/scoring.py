@@ -36,16 +36,18 @@ def pack(
     holds several ranges, at most MAX_RANGES, and a long range is cut at a minute. Returns (ranges, rows) per shard.
     """
     shards: list[tuple[tuple[Window, ...], int]] = []
-    ranges: list[Window] = []
+    ranges: list[
+        tuple[datetime, datetime]
+    ] = []  # no windows yet: making one for each minute takes longer than all else
     rows = 0
     for minute, count in minutes:
         if rows and rows + count > shard_rows:
             shards.append((_joined(ranges), rows))
             ranges, rows = [], 0
-        if ranges and minute - ranges[-1].end <= context:
-            ranges[-1] = Window(ranges[-1].start, minute + _MINUTE)
+        if ranges and minute - ranges[-1][1] <= context:
+            ranges[-1] = ranges[-1][0], minute + _MINUTE
         else:
-            ranges.append(Window(minute, minute + _MINUTE))
+            ranges.append((minute, minute + _MINUTE))
         rows += count
     if rows:
         shards.append((_joined(ranges), rows))
@@ -96,16 +98,14 @@ def ahead(source: Generator[T]) -> Iterator[Iterator[T]]:
             source.close()
 
 
-def _joined(ranges: list[Window]) -> tuple[Window, ...]:
-    excess = len(ranges) - MAX_RANGES
-    if excess <= 0:
-        return tuple(ranges)
-    by_gap = sorted(range(1, len(ranges)), key=lambda i: ranges[i].start - ranges[i - 1].end)
-    close = set(by_gap[:excess])
+def _joined(ranges: list[tuple[datetime, datetime]]) -> tuple[Window, ...]:
+    """As windows, at most MAX_RANGES: those with the smallest gaps between them are one."""
+    by_gap = sorted(range(1, len(ranges)), key=lambda i: ranges[i][0] - ranges[i - 1][1])
+    close = set(by_gap[: max(len(ranges) - MAX_RANGES, 0)])
     joined = [ranges[0]]
-    for i, window in enumerate(ranges[1:], start=1):
+    for i, (start, end) in enumerate(ranges[1:], start=1):
         if i in close:
-            joined[-1] = Window(joined[-1].start, window.end)
+            joined[-1] = joined[-1][0], end
         else:
-            joined.append(window)
-    return tuple(joined)
+            joined.append((start, end))
+    return tuple(Window(start, end) for start, end in joined)
