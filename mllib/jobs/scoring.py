@@ -143,8 +143,7 @@ def score_shard(engine: Engine, run_id: int, shard: int) -> tuple[int, int]:
             predictions.supersede(writer, taken.detector_id, run_id, taken.ranges)
         context = detector_named(run.detector).context
         keys = {"detector_id": taken.detector_id, "run_id": run_id}
-        rows = row_store.stream(reader, source, taken.selection, taken.ranges, context=context, expected=taken.claimed)
-        with scoring.ahead(rows) as frames:
+        with scoring.ahead(row_store.stream(reader, source, taken.selection, taken.ranges, context=context)) as frames:
             model = load_model(engine, run.detector, taken.model_version)
             with scoring.ahead(scoring.score(frames, model, context=context)) as scored:
                 written = predictions.write(writer, scored, model_version=taken.model_version, **keys)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -99,11 +99,8 @@ def stream(
     *,
     context: timedelta,
     chunk_rows: int = CHUNK_ROWS,
-    expected: int | None = None,
 ) -> Generator[pl.DataFrame]:
-    """The selected rows of some ranges of event time, in order of (ts, log_id), as frames of ``chunk_rows`` rows.
-
-    Where it is said how many rows are ``expected``, the first and the last frames are smaller.
+    """The selected rows of some ranges of event time, in order of (ts, log_id), as frames of about ``chunk_rows`` rows.
 
     Each range is led by the rows of the ``context`` before it. Those, and the rows in between that are not selected,
     come with ``claimed`` false and without the columns that are for claimed rows only. All are
@@ -112,31 +109,16 @@ def stream(
     """
     frame = _framer(source)
     _walk_the_key(conn)
-    sizes = _sizes(chunk_rows, expected)
-    left = Lines(next(sizes))
+    left = Lines()
     for window in ranges:
         statement = sql.SQL("copy ({}) to stdout (format csv)").format(_query(source, selection, window, context))
-        for lines in copy_out(driver(conn), statement, left, sizes):
+        for lines in copy_out(driver(conn), statement, left, chunk_rows):
             left = lines
-            if lines.rows == lines.most:
+            if lines.rows >= chunk_rows:
                 yield frame(lines.text)
     driver(conn).execute("set local enable_sort to default; set local enable_bitmapscan to default")
     if left.rows:
         yield frame(left.text)
-
-
-def _sizes(most: int, expected: int | None) -> Iterator[int]:
-    """Rows of each frame. Who works on frames while others are read and written waits for the first one, and is waited
-    for with the last: both are small, where the number of rows is known.
-    """
-    small = max(most // 8, 1)
-    grown, left = small, expected or 0
-    while left > 0:
-        size = min(grown, most, max(left // 3, small))
-        yield size
-        grown, left = 2 * grown, left - size
-    while True:
-        yield most
 
 
 def plan(conn: Connection, source: Source, selection: Selection, window: Window, *, context: timedelta) -> str:

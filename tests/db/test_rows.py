@@ -28,15 +28,12 @@ def insert(engine: Engine, moments: list[datetime]) -> None:
         conn.execute(text(statement), {"ts": moments, "messages": messages})
 
 
-def read(engine: Engine, *ranges: Window, chunk_rows: int = 50_000, expected: int | None = None) -> list[pl.DataFrame]:
+def read(engine: Engine, *ranges: Window, chunk_rows: int = 50_000) -> list[pl.DataFrame]:
     with connection(engine) as conn:
         selection = rows.RowsInWindow(
             window=Window(ranges[0].start, ranges[-1].end), current=rows.current_snapshot(conn)
         )
-        stream = rows.stream(
-            conn, source("logs"), selection, ranges, context=CONTEXT, chunk_rows=chunk_rows, expected=expected
-        )
-        return list(stream)
+        return list(rows.stream(conn, source("logs"), selection, ranges, context=CONTEXT, chunk_rows=chunk_rows))
 
 
 def test_times_are_exact_to_the_microsecond_from_the_first_year_to_the_last(engine: Engine) -> None:
@@ -71,22 +68,6 @@ def test_rows_of_several_ranges_fill_frames_of_one_size(engine: Engine, chunk_ro
                 if start + timedelta(minutes=minute) < window.end]  # fmt: skip
     assert together["message"].to_list() == [f'line {minute},\n"quoted"' for minute in expected]
     assert together["claimed"].sum() == 28 + 28 + 31
-
-
-def test_of_as_many_rows_as_expected_the_first_and_last_frames_are_small(engine: Engine) -> None:
-    start = datetime(2026, 3, 1, tzinfo=UTC)
-    insert(engine, [start + timedelta(seconds=second) for second in range(1_000)])
-    window = Window(start, start + timedelta(days=1))
-    frames = read(engine, window, chunk_rows=160, expected=1_000)
-    assert [frame.height for frame in frames] == [20, 40, 80, 160, 160, 160, 126, 84, 56, 38, 25, 20, 20, 11]
-    assert pl.concat(frames)["ts"].is_sorted()
-    for wrong in (1, 90, 5_000):
-        frames = read(engine, window, chunk_rows=160, expected=wrong)
-        assert (sum(frame.height for frame in frames), frames[0].height, max(f.height for f in frames)) == (
-            1_000,
-            20,
-            160,
-        )
 
 
 def test_no_rows_are_no_frames(engine: Engine) -> None:
