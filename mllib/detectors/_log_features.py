@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from mllib.features.encoders import LEVELS, cyclic_time, distinct_codes, one_hot
+from mllib.features.encoders import FEW, LEVELS, cyclic_time, distinct_codes, one_hot
 from mllib.features.text import WIDTH, TemplateVectorizer, template_codes
 from mllib.features.windows import figures, windows
 
@@ -155,20 +155,20 @@ def assemble(
     at_window = at_service + SERVICES
     at_text = at_window + len(_WINDOWS) - _SPLIT
     width = at_text + WIDTH
-    # Templates, levels and services occur in few combinations. A row begins as a copy of its own: to put columns beside
-    # each other costs as much as making them.
+    template, level = measured.template_of, measured.level
     place_of: dict[str | None, int] = {name: place for place, name in enumerate(services)}
     service = np.array([place_of.get(name, -1) for name in measured.services], dtype=np.int64)[measured.service_of]
-    levels, places = len(LEVELS) + 1, SERVICES + 1
-    combination = (measured.template_of * levels + measured.level + 1) * places + service + 1
-    occurs = np.zeros(len(measured.templates) * levels * places, dtype=bool)
-    occurs[combination] = True
-    occurring = np.flatnonzero(occurs)
-    alike = np.zeros((len(occurring), width + (0 if more is None else more.shape[1])), dtype=np.float32)
-    alike[:, at_level:at_service] = one_hot(occurring // places % levels - 1, len(LEVELS))
-    alike[:, at_service:at_window] = one_hot(occurring % places - 1, SERVICES)
-    alike[:, at_text:width] = vectorizer.transform(measured.templates)[occurring // (levels * places)]
-    out: NDArray[np.float32] = alike.take((np.cumsum(occurs) - 1)[combination], axis=0)
+    many = len(numbers) > FEW
+    if many:
+        # Their combinations are few, and rows begin as copies of them: to put columns beside each other costs as much
+        # as making them.
+        combination_of, (template, level, service) = _combinations(template, level, service)
+    out = np.zeros((len(template), width + (0 if more is None else more.shape[1])), dtype=np.float32)
+    out[:, at_level:at_service] = one_hot(level, len(LEVELS))
+    out[:, at_service:at_window] = one_hot(service, SERVICES)
+    out[:, at_text:width] = vectorizer.transform(measured.templates)[template]
+    if many:
+        out = out.take(combination_of, axis=0)
     out[:, :_NUMERIC] = numbers[:, :_NUMERIC]
     for column, fill in enumerate(fills):
         out[np.isnan(numbers[:, column]), column] = fill
@@ -176,3 +176,13 @@ def assemble(
     if more is not None:
         out[:, width:] = more
     return out
+
+
+def _combinations(*codes: NDArray[np.integer]) -> tuple[NDArray[np.int64], list[NDArray[np.int64]]]:
+    """Of each row its place among the combinations that occur, and of these the codes. Codes are -1 or more."""
+    sizes = [int(of_rows.max()) + 2 for of_rows in codes]
+    combined = np.ravel_multi_index([of_rows + np.int64(1) for of_rows in codes], sizes)
+    occurs = np.zeros(np.prod(sizes), dtype=bool)
+    occurs[combined] = True
+    occurring = np.unravel_index(np.flatnonzero(occurs), sizes)
+    return (np.cumsum(occurs) - 1)[combined], [of_combinations - 1 for of_combinations in occurring]

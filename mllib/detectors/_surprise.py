@@ -265,8 +265,11 @@ def _before(template: Ints, previous_of: Ints, places: int) -> Ints:
 
 def _services_of(measured: Measured) -> tuple[Ints, list[str]]:
     """The service of each row, and their names; no service is one without a name."""
-    named, services = distinct_codes([service or "" for service in measured.services])
-    return named[measured.service_of], services
+    names = [service or "" for service in measured.services]
+    if None not in measured.services:
+        return measured.service_of, names
+    merged, distinct = distinct_codes(names)
+    return merged[measured.service_of], distinct
 
 
 def _words(templates: list[str]) -> tuple[Ints, Ints, list[str]]:

@@ -78,10 +78,12 @@ def windows(frame: pl.DataFrame, rows: Ints, read: Figures | None = None) -> Win
     when its level says ERROR or CRITICAL, or its status code is 500 or above. ``read`` saves reading the frame.
     """
     read = read or figures(frame)
-    named, _ = distinct_codes([service or "" for service in read.services])
+    service = read.service_of
+    if None in read.services:
+        service = distinct_codes([name or "" for name in read.services])[0][service]
     lines = Lines(
         ts=read.ts,
-        service=named[read.service_of],
+        service=service,
         error=(read.level >= min(ERROR_LEVELS)) | (read.status >= 500),
         response=read.response_us,
     )

@@ -19,6 +19,8 @@ from mllib.detectors._surprise import SURPRISES, Surprises
 from mllib.detectors.base import ENSEMBLE_FORMAT, FORMAT, Model, ModelState
 from mllib.detectors.log_anomaly import OF_FIGURES, OF_TEXT, LogAnomalyModel
 from mllib.errors import BadArtifact
+from mllib.features.encoders import FEW
+from mllib.features.stream import with_context
 from mllib.features.text import fit_vectorizer
 from tests.detectors.conftest import fitted
 from tests.factories import START, make_frame, make_logs
@@ -77,6 +79,17 @@ def test_the_line_before_counts_where_it_is_only_context(model: Model) -> None:
     column = model.feature_names.index("template_order_surprise")
     assert model.features(alone)[0, column] == model.features(logs)[49, column]
     assert model.features(logs[49:])[0, column] != model.features(logs)[49, column]
+
+
+def test_many_rows_have_the_features_of_few(model: Model) -> None:
+    # Many rows begin as copies of their combination of template, level and service, with missing ones among them.
+    logs = make_logs(3 * FEW).with_columns(
+        service=pl.when(pl.col("log_id") % 7 == 0).then(None).otherwise(pl.col("service")),
+        level=pl.when(pl.col("log_id") % 11 == 0).then(pl.lit("odd")).otherwise(pl.col("level")),
+    )
+    whole = model.features(logs)
+    parts = [model.features(chunk) for chunk in with_context(logs.iter_slices(FEW // 3), KIND.context)]
+    assert whole.tobytes() == np.concatenate(parts).tobytes()
 
 
 def test_a_row_is_as_surprising_as_to_a_model_of_the_other_stretches() -> None:
