@@ -155,7 +155,8 @@ def assemble(
     at_window = at_service + SERVICES
     at_text = at_window + len(_WINDOWS) - _SPLIT
     width = at_text + WIDTH
-    template, level = measured.template_of, measured.level
+    template = measured.template_of
+    level: NDArray[np.integer] = measured.level
     place_of: dict[str | None, int] = {name: place for place, name in enumerate(services)}
     service = np.array([place_of.get(name, -1) for name in measured.services], dtype=np.int64)[measured.service_of]
     many = len(numbers) > FEW
