@@ -202,8 +202,7 @@ def _framer(source: Source) -> Callable[[io.BytesIO], pl.DataFrame]:
             changes.append(values.str.json_decode(schema[column.name]))
 
     def frame(text: io.BytesIO) -> pl.DataFrame:
-        text.seek(0)
-        read = pl.read_csv(text, has_header=False, schema=raw).with_columns(changes)
+        read = pl.read_csv(text.getvalue(), has_header=False, schema=raw).with_columns(changes)
         if not source.features:
             return read
         return read.with_columns(_decoded(read["features"], features)).unnest("features").select(*schema)
