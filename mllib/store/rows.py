@@ -19,7 +19,7 @@ from mllib.store.database import driver
 from mllib.store.queries import queries
 from mllib.types import Window
 
-CHUNK_ROWS = 50_000
+CHUNK_ROWS = 32_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
