@@ -72,6 +72,8 @@ def ranked_sums(trees: LinkedTrees) -> RankedWalk | None:
 
     None where this machine has none, or trees have too many leaves or several columns.
     """
+    if trees.value.shape[1] > 1:
+        return None
     first = trees.nodes["first"].astype(np.int64)
     leaf = first == np.arange(len(first))
     levels, level = [], trees.roots
@@ -83,7 +85,7 @@ def ranked_sums(trees: LinkedTrees) -> RankedWalk | None:
     for level in reversed(levels):
         inner = level[~leaf[level]]
         leaves[inner] = leaves[first[inner]] + leaves[first[inner] + 1]
-    if trees.value.shape[1] > 1 or leaves[trees.roots].max() > MOST_LEAVES:
+    if leaves[trees.roots].max() > MOST_LEAVES:
         return None
     tree, depth, place = (np.zeros(len(first), dtype=np.int64) for _ in range(3))
     tree[trees.roots] = np.arange(len(trees.roots))

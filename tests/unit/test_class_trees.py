@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mllib.compiled import compiled_function
 from mllib.detectors._class_trees import MAX_DEPTH, ClassTrees
 from mllib.detectors._class_walk import compiled_steps, compiled_sums, steps_in_numpy, sums_in_numpy
-from mllib.detectors._ranked_walk import MOST_LEAVES, ranked_sums
+from mllib.detectors._ranked_walk import MOST_LEAVES, _compiled, ranked_sums
 from mllib.errors import BadArtifact
 from tests.guarded_memory import at_the_end_of_memory
 
@@ -85,16 +84,11 @@ def test_many_rows_walk_by_ranks_to_the_same_bits(splits: int, rows: int) -> Non
     kinds = [on, np.nextafter(on, np.float32(np.inf)), odd, rng.normal(size=on.shape)]
     features = np.choose(rng.integers(0, 4, on.shape), kinds).astype(np.float32)
     ranked = ranked_sums(trees._trees)
-    assert (ranked is None) == (splits >= MOST_LEAVES or ranked_walk_is_missing())
+    assert (ranked is None) == (splits >= MOST_LEAVES or _compiled() is None)
     if ranked is not None:
         assert ranked(at_the_end_of_memory(features)).tobytes() == sums_in_numpy(trees._trees, features).tobytes()
     few = [trees.scores(features[begin : begin + 63]) for begin in range(0, rows, 63)]
     assert trees.scores(features).tobytes() == np.concatenate(few).tobytes()
-
-
-def ranked_walk_is_missing() -> bool:
-    can_rank = compiled_function("millrace_can_rank", library="detectors/_ranked_walk_c")
-    return can_rank is None or not can_rank()
 
 
 def test_trees_of_several_outputs_are_left_to_the_other_walk() -> None:
