@@ -24,30 +24,32 @@ SHARD_ROWS = 1_000_000
 MAX_RANGES = 64
 """Ranges of a shard: each is a query. Sparse claims are joined across their smallest gaps to stay below."""
 
-_MINUTE = timedelta(minutes=1)
+MINUTE = timedelta(minutes=1)
 
 
 def pack(
-    minutes: Sequence[tuple[datetime, int]], *, context: timedelta, shard_rows: int = SHARD_ROWS
+    counts: Sequence[tuple[datetime, int]],
+    *,
+    context: timedelta,
+    step: timedelta = MINUTE,
+    shard_rows: int = SHARD_ROWS,
 ) -> list[tuple[tuple[Window, ...], int]]:
-    """Cuts claimed rows, given as (minute, rows) in order, into shards of about ``shard_rows`` rows.
+    """Cuts claimed rows, given as (start, rows) of each step of time in order, into shards of ``shard_rows`` rows.
 
-    Minutes closer together than ``context`` become one range, because the one needs the other as its context. A shard
-    holds several ranges, at most MAX_RANGES, and a long range is cut at a minute. Returns (ranges, rows) per shard.
+    Steps closer together than ``context`` become one range, because the one needs the other as its context. A shard
+    holds several ranges, at most MAX_RANGES, and a long range is cut between steps. Returns (ranges, rows) per shard.
     """
     shards: list[tuple[tuple[Window, ...], int]] = []
-    ranges: list[
-        tuple[datetime, datetime]
-    ] = []  # no windows yet: making one for each minute takes longer than all else
+    ranges: list[tuple[datetime, datetime]] = []  # no windows yet: making one for each step takes longer than all else
     rows = 0
-    for minute, count in minutes:
+    for start, count in counts:
         if rows and rows + count > shard_rows:
             shards.append((_joined(ranges), rows))
             ranges, rows = [], 0
-        if ranges and minute - ranges[-1][1] <= context:
-            ranges[-1] = ranges[-1][0], minute + _MINUTE
+        if ranges and start - ranges[-1][1] <= context:
+            ranges[-1] = ranges[-1][0], start + step
         else:
-            ranges.append((minute, minute + _MINUTE))
+            ranges.append((start, start + step))
         rows += count
     if rows:
         shards.append((_joined(ranges), rows))

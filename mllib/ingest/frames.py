@@ -118,7 +118,7 @@ def _frame(
     empty = [column.name for column in source.columns if column.kind == "text" and not column.never_null]
     frame = frame.with_columns(pl.when(pl.col(key) != "").then(pl.col(key)).alias(key) for key in empty)
     if "response_time_ms" in schema:
-        short = pl.col("response_time_ms").cast(pl.Float32).cast(pl.String).cast(pl.Float64)
+        short = pl.col("response_time_ms").cast(pl.Float32).cast(pl.Float64)
         frame = frame.with_columns(response_time_ms=short)
     return frame
 

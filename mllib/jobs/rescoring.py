@@ -90,7 +90,11 @@ def plan(
         source = source_of(detector)
         snapshot = row_store.current_snapshot(conn)
         stretches = [
-            (stretch, by_version, row_store.minutes(conn, source, RowsInWindow(window=stretch, current=snapshot)))
+            (
+                stretch,
+                by_version,
+                row_store.counts(conn, source, RowsInWindow(window=stretch, current=snapshot), scoring.MINUTE),
+            )
             for stretch, by_version in rescoring.resolve(conn, detector, window, choice, version)
         ]
         counted = [(stretch, number, minutes) for stretch, number, minutes in stretches if number is not None]

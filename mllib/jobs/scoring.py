@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import TypeVar
@@ -90,8 +90,14 @@ def packing(detector: str, shard_rows: int = scoring.SHARD_ROWS) -> ledger.Pack:
     """How claims of a detector are cut into shards: by event time and size, with its context in mind."""
     context = detector_named(detector).context
 
-    def pack(minutes: Sequence[tuple[datetime, int]]) -> list[PlannedShard]:
-        packed = scoring.pack(minutes, context=context, shard_rows=shard_rows)
+    def pack(count: ledger.Count) -> list[PlannedShard]:
+        # Each range is read with the context before it: steps shorter than that hardly spare any reading.
+        step = max(context, scoring.MINUTE)
+        counts = count(step)
+        if any(rows > shard_rows for _, rows in counts):
+            step = scoring.MINUTE
+            counts = count(step)
+        packed = scoring.pack(counts, step=step, context=context, shard_rows=shard_rows)
         return [PlannedShard(ranges=ranges, claimed=rows) for ranges, rows in packed]
 
     return pack

@@ -1,4 +1,4 @@
-"""Rows out of the database as text, many at a time."""
+"""Rows out of the database as it sends them, many at a time."""
 
 from __future__ import annotations
 
@@ -16,58 +16,64 @@ from psycopg import errors, pq, sql
 from mllib.compiled import compiled_function
 
 _ROOM = 1 << 16  # bytes; more never arrives at once
+_HEADER = 19  # bytes that begin a binary COPY
+_MARK = 2  # bytes that end it; a row has more
 
 
 @dataclass(slots=True)
-class Lines:
-    """Rows as lines of CSV."""
+class Rows:
+    """Rows of binary COPY one after the other, without the header and the end of it."""
 
-    text: io.BytesIO = field(default_factory=io.BytesIO)
-    rows: int = 0
+    data: io.BytesIO = field(default_factory=io.BytesIO)
+    count: int = 0
+
+    def add(self, row: bytes | bytearray | memoryview) -> None:
+        if len(row) > _MARK:
+            self.data.write(row)
+            self.count += 1
 
 
-Take = Callable[[Lines, int], int]
-"""Adds what has arrived until the lines are so many. Then above 0, else 0, and below 0 at the end."""
+Take = Callable[[Rows, int], int]
+"""Adds what has arrived until the rows are so many. Then above 0, else 0, and below 0 at the end."""
 
 
-def copy_out(conn: psycopg.Connection[Any], statement: sql.Composed, begun: Lines, most: int) -> Iterator[Lines]:
-    """The rows, ``most`` at a time, the first ones added to those ``begun``; at last what is left, even if it is none.
+def copy_out(conn: psycopg.Connection[Any], query: sql.Composable, begun: Rows, most: int) -> Iterator[Rows]:
+    """The rows of a query, ``most`` at a time, the first ones added to those ``begun``; at last the rest, even none.
 
-    What has arrived is taken past the cursor, whose bookkeeping costs more than the row, and goes into the text at
-    once: an object for each line would cost as much again.
+    What has arrived is taken past the cursor, whose bookkeeping costs more than the row, and goes into one buffer at
+    once: an object for each row would cost as much again.
     """
-    lines = begun
+    rows = begun
     take = compiled_take(conn.pgconn) or take_in_python(conn.pgconn)
+    statement = sql.SQL("copy ({}) to stdout (format binary)").format(query)
     with conn.cursor() as cursor, cursor.copy(statement) as copy:
-        while (last := take(lines, most)) >= 0:
-            if last == 0 and lines.rows < most:
-                line = copy.read()
-                if not line:
+        rows.add(copy.read()[_HEADER:])
+        last = 1
+        while last >= 0:
+            if rows.count == most:
+                yield rows
+                rows = Rows()
+            last = take(rows, most)
+            if last == 0:
+                if not (row := copy.read()):
                     break
-                lines.text.write(line)
-                lines.rows += 1
-            if lines.rows == most:
-                yield lines
-                lines = Lines()
+                rows.add(row)
         while (result := conn.pgconn.get_result()) is not None:
             if result.status != pq.ExecStatus.COMMAND_OK:
                 raise errors.error_from_result(result)
-    yield lines
+    yield rows
 
 
 def take_in_python(conn: pq.abc.PGconn) -> Take:
     """``Take`` without a compiler."""
     get = conn.get_copy_data
 
-    def take(lines: Lines, most: int) -> int:
-        write = lines.text.write
-        for row in range(lines.rows, most):
-            size, line = get(1)
+    def take(rows: Rows, most: int) -> int:
+        while rows.count < most:
+            size, row = get(1)
             if size <= 0:
-                lines.rows = row
                 return size
-            write(line)
-        lines.rows = most
+            rows.add(row)
         return 1
 
     return take
@@ -85,15 +91,12 @@ def compiled_take(conn: pq.abc.PGconn) -> Take | None:
     used, unfitting, last = ctypes.c_int64(), ctypes.c_void_p(), ctypes.c_int32()
     found = ctypes.byref(used), ctypes.byref(unfitting), ctypes.byref(last)
 
-    def take(lines: Lines, most: int) -> int:
-        lines.rows += function(
-            handle, get, release, most - lines.rows, room, _ROOM, *found,
-        )  # fmt: skip
-        lines.text.write(arrived[: used.value])
+    def take(rows: Rows, most: int) -> int:
+        rows.count += function(handle, get, release, most - rows.count, room, _ROOM, *found)
+        rows.data.write(arrived[: used.value])
         if unfitting.value is not None:
-            lines.text.write(ctypes.string_at(unfitting.value, last.value))
+            rows.add(ctypes.string_at(unfitting.value, last.value))
             release(unfitting)
-            lines.rows += 1
         if last.value < -1:
             raise errors.OperationalError(f"reading rows failed: {conn.get_error_message()}")
         return last.value
@@ -104,7 +107,7 @@ def compiled_take(conn: pq.abc.PGconn) -> Take | None:
 @cache
 def _functions() -> tuple[Any, Any, Any] | None:
     """Ours, and libpq's PQgetCopyData and PQfreemem. The driver's own module leads to the library it has loaded."""
-    function = compiled_function("millrace_take_lines", library="store/_copy_lines_c")
+    function = compiled_function("millrace_take_rows", library="store/_copy_rows_c")
     if function is None:
         return None
     try:

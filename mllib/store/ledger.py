@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Row
@@ -19,7 +20,7 @@ from mllib.sources import Source
 from mllib.store import detectors, identity, predictions, registry
 from mllib.store.database import transaction
 from mllib.store.queries import queries
-from mllib.store.rows import NewRows, RowsInWindow, Selection, minutes
+from mllib.store.rows import NewRows, RowsInWindow, Selection, counts
 from mllib.types import Window
 
 
@@ -81,7 +82,11 @@ class OpenRun(Exception):  # noqa: N818  not an error: an answer
         self.run_id = run_id
 
 
-Pack = Callable[[Sequence[tuple[datetime, int]]], Sequence[PlannedShard]]
+Count = Callable[[timedelta], Sequence[tuple[datetime, int]]]
+"""The rows of a claim per step of event time, as (start, rows)."""
+
+Pack = Callable[[Count], Sequence[PlannedShard]]
+"""Cuts a claim into shards."""
 
 
 def claim(
@@ -90,7 +95,7 @@ def claim(
     """Stores a claim and its shards, or finds the one with this key again, unchanged.
 
     Without ``window`` it claims the rows that became visible since the last such claim; with one, every row in it.
-    ``pack`` turns (minute, rows) pairs into shards. ``version`` overrides the champion.
+    ``version`` overrides the champion.
 
     Raises NoChampion (nothing is claimed then), OpenRun when another run must be finished first, and BadInput when
     there is no such version, the window is not over yet or the key was used for another window.
@@ -125,7 +130,7 @@ def claim(
             selection = NewRows(previous=previous, current=snapshot, except_for=scored)
         else:
             selection = RowsInWindow(window=window, current=snapshot)
-        shards = pack(minutes(conn, source, selection))
+        shards = pack(partial(counts, conn, source, selection))
         run_id = store_claim(conn, detector_id, run_key, selection, shards, version=version, close=not shards)
         return get_run(conn, run_id)
 
@@ -292,7 +297,7 @@ def _run(row: Row[Any]) -> Run:
 
 
 def _clip(ranges: Sequence[Window], window: Window | None) -> Sequence[Window]:
-    # Shards are made of whole minutes, a window may begin and end within one.
+    # Shards are made of whole steps, a window may begin and end within one.
     if window is None:
         return ranges
     return [Window(max(r.start, window.start), min(r.end, window.end)) for r in ranges]

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 import polars as pl
 from sqlalchemy import Connection, Engine
@@ -226,16 +227,16 @@ def claim(engine: Engine, plan_id: int, run_key: str, *, pack: ledger.Pack) -> l
         claimed = []
         for number, piece in enumerate(plan.pieces):
             selection = RowsInWindow(window=piece.window, current=snapshot)
-            minutes = rows.minutes(conn, source, selection)
+            shards = pack(partial(rows.counts, conn, source, selection))
             seen = rows.count(conn, source, RowsInWindow(window=piece.window, current=plan.snapshot), [piece.window])
-            _require_same_rows(plan, piece, there=sum(rows for _, rows in minutes), seen=seen)
+            _require_same_rows(plan, piece, there=sum(shard.claimed for shard in shards), seen=seen)
             claimed.append(
                 ledger.store_claim(
                     conn,
                     detector_id,
                     run_key if number == 0 else f"{run_key} piece {number}",
                     selection,
-                    pack(minutes),
+                    shards,
                     version=piece.model_version,
                     close=plan.rows == 0,
                     plan_id=plan_id,

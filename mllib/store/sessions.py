@@ -18,7 +18,7 @@ from mllib.store.queries import queries
 from mllib.types import Window
 
 LOGS = SOURCES["logs"]
-_LINES = replace(LOGS, columns=(Column("trace_id"), Column("message", never_null=True)))
+_LINES = replace(LOGS, columns=(Column("trace_id"), Column("message")))
 _SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "log_id": pl.Int64,
     "ts": pl.Datetime("us", "UTC"),

@@ -1,16 +1,17 @@
-"""Lines of COPY come out whole and once, in compiled code and in Python, and a failure half way is no end."""
+"""Rows of COPY come out whole and once, in compiled code and in Python, and a failure half way is no end."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
 
+import polars as pl
 import pytest
 from psycopg import OperationalError, errors, sql
 from sqlalchemy import Engine
 
-from mllib.store import copy_out
-from mllib.store.copy_out import Lines
+from mllib.store import binary_rows, copy_out
+from mllib.store.copy_out import Rows
 from mllib.store.database import connection, driver
 
 
@@ -20,29 +21,29 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.setattr(copy_out, "compiled_take", lambda _: None)
 
 
-def taken(engine: Engine, query: str, most: int = 100) -> Iterator[Lines]:
-    statement = sql.SQL("copy ({}) to stdout (format csv)").format(sql.SQL(query))  # type: ignore[arg-type]
+def taken(engine: Engine, query: str, most: int = 100) -> Iterator[Rows]:
     with connection(engine) as conn:
         if copy_out.compiled_take.__name__ == "compiled_take":
             assert copy_out.compiled_take(driver(conn).pgconn) is not None
-        yield from copy_out.copy_out(driver(conn), statement, Lines(), most)
+        yield from copy_out.copy_out(driver(conn), sql.SQL(query), Rows(), most)  # type: ignore[arg-type]
         assert driver(conn).execute("select 1").fetchone() == (1,)
 
 
 @pytest.mark.parametrize(("most", "frames"), [(1, 1_001), (7, 143), (100, 11), (1_000, 2), (5_000, 1)])
-def test_lines_come_whole_in_order_and_as_many_as_asked(engine: Engine, most: int, frames: int) -> None:
+def test_rows_come_whole_in_order_and_as_many_as_asked(engine: Engine, most: int, frames: int) -> None:
     query = "select n, repeat('x', case when n % 400 = 0 then 200000 else n % 50 end) from generate_series(1, 1000) n"
     found = list(taken(engine, query, most))
+    schema = {"n": pl.Int32, "x": pl.String}
+    read = pl.concat(binary_rows.frame(rows.data.getbuffer(), rows.count, schema) for rows in found)
     # The long ones fill the buffer of the compiled version several times.
-    texts = ("x" * (200_000 if n % 400 == 0 else n % 50) for n in range(1, 1_001))
-    expected = [f"{n}," + (text or '""') for n, text in enumerate(texts, start=1)]
-    assert b"".join(lines.text.getvalue() for lines in found).decode().splitlines() == expected
+    texts = ["x" * (200_000 if n % 400 == 0 else n % 50) for n in range(1, 1_001)]
+    assert read.to_dict(as_series=False) == {"n": list(range(1, 1_001)), "x": texts}
     assert len(found) == frames
-    assert [lines.rows for lines in found] == [most] * (frames - 1) + [1_000 - most * (frames - 1)]
+    assert [rows.count for rows in found] == [most] * (frames - 1) + [1_000 - most * (frames - 1)]
 
 
-def test_no_lines_are_no_rows(engine: Engine) -> None:
-    assert [lines.rows for lines in taken(engine, "select 1 where false")] == [0]
+def test_no_rows_are_no_rows(engine: Engine) -> None:
+    assert [(rows.count, rows.data.getvalue()) for rows in taken(engine, "select 1 where false")] == [(0, b"")]
 
 
 def test_an_error_half_way_is_raised(engine: Engine) -> None:

@@ -38,13 +38,8 @@ def read(engine: Engine, *ranges: Window, chunk_rows: int = 50_000) -> list[pl.D
 
 def test_times_are_exact_to_the_microsecond_from_the_first_year_to_the_last(engine: Engine) -> None:
     rng = np.random.default_rng(1)
-    # Across all years, and close to both ends of those in which a double says the time.
-    since = [(datetime(year, 1, 1, tzinfo=UTC) - EPOCH) // timedelta(microseconds=1) for year in (2, 1900, 2040, 9999)]
-    micros = [
-        *rng.integers(since[0], since[-1], 500),
-        *rng.integers(since[1], since[2], 3_000),
-        *(border + near for border in since[1:3] for near in range(-500, 500)),
-    ]
+    first, last = ((datetime(year, 1, 1, tzinfo=UTC) - EPOCH) // timedelta(microseconds=1) for year in (2, 9999))
+    micros = [*rng.integers(first, last, 1_000), *range(-500, 500)]
     moments = [EPOCH + timedelta(microseconds=int(value)) for value in micros]
     insert(engine, moments)
     (frame,) = read(engine, Window(datetime(1, 1, 3, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)))

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from mllib import scoring
 from mllib.detectors import detector
 from mllib.detectors.base import Model
+from mllib.jobs.scoring import packing
 from mllib.types import Window
 from tests.factories import START, empty_logs, in_chunks, make_logs
 
@@ -95,6 +96,24 @@ def test_a_sparse_claim_is_joined_across_its_smallest_gaps() -> None:
     assert (len(ranges), rows) == (scoring.MAX_RANGES, len(minutes))
     assert [window.length for window in ranges if window.length > MINUTE] == [51 * MINUTE]
     assert minutes[closer][0] in ranges[2]
+
+
+@pytest.mark.parametrize(("rows", "expected"), [(100, [[(0, 5)], [(5, 10)]]), (101, [[(2, 3)], [(8, 9)]])])
+def test_a_claim_is_counted_by_the_context_or_by_the_minute_where_that_is_too_full(
+    rows: int, expected: list[list[tuple[int, int]]]
+) -> None:
+    minutes = [*at(2, rows=100), *at(8, rows=rows)]
+
+    def count(step: timedelta) -> list[tuple]:
+        steps: dict = {}
+        for moment, many in minutes:
+            start = moment - (moment - START) % step
+            steps[start] = steps.get(start, 0) + many
+        return sorted(steps.items())
+
+    shards = packing("log_anomaly", shard_rows=100)(count)
+    assert spans([(shard.ranges, shard.claimed) for shard in shards]) == expected
+    assert [shard.claimed for shard in shards] == [100, rows]
 
 
 @cache
