@@ -140,18 +140,18 @@ def _query(source: Source, selection: Selection, window: Window, context: timede
     return sql.SQL(
         "select {id}, ts, {columns}, claimed"
         " from (select *, ({selected} and ts >= {start}) as claimed from {table}) as l"
-        " where ts >= {first} and ts < {end} and pg_visible_in_snapshot(ingest_xid, {current}) and {of_form}"
+        " where ts >= {first} and ts < {end} and {seen} and {of_form}"
         " order by ts, {id}"
     ).format(
         id=sql.Identifier(source.table.row_id),
         columns=sql.SQL(", ").join(map(_expression, _stored(source))),
         table=_table(source),
         of_form=_of_form(source),
-        selected=_selected(_narrowed(selection, window)),
+        selected=_selected_of_seen(_narrowed(selection, window)),
         start=sql.Literal(window.start),
         first=sql.Literal(window.start - context),
         end=sql.Literal(window.end),
-        current=_snapshot(selection.current),
+        seen=_seen(selection.current),
     )
 
 
@@ -228,21 +228,26 @@ def _narrowed(selection: Selection, window: Window) -> Selection:
 
 def _selected(selection: Selection) -> sql.Composable:
     """The condition that a row is selected. In literals: COPY takes no binds, and the planner sees the range."""
-    current = _snapshot(selection.current)
-    if isinstance(selection, RowsInWindow):
-        return sql.SQL("(ts >= {} and ts < {} and pg_visible_in_snapshot(ingest_xid, {}))").format(
-            sql.Literal(selection.window.start), sql.Literal(selection.window.end), current
-        )
-    previous = _snapshot(selection.previous)
-    conditions = [
-        sql.SQL("ingest_xid >= pg_snapshot_xmin({})").format(previous),
-        sql.SQL("ingest_xid < pg_snapshot_xmax({})").format(current),
-        sql.SQL("not pg_visible_in_snapshot(ingest_xid, {})").format(previous),
-        sql.SQL("pg_visible_in_snapshot(ingest_xid, {})").format(current),
-    ]
-    if selection.except_for:
-        conditions.append(sql.SQL("not {}").format(_scored(selection.except_for)))
+    conditions = [_seen(selection.current), _selected_of_seen(selection)]
+    if isinstance(selection, NewRows):
+        # Follows from the others; said for the index.
+        conditions += [
+            sql.SQL("ingest_xid >= pg_snapshot_xmin({})").format(_snapshot(selection.previous)),
+            sql.SQL("ingest_xid < pg_snapshot_xmax({})").format(_snapshot(selection.current)),
+        ]
     return sql.SQL("({})").format(sql.SQL(" and ").join(conditions))
+
+
+def _selected_of_seen(selection: Selection) -> sql.Composable:
+    """The same of a row that the selection's snapshot saw."""
+    if isinstance(selection, RowsInWindow):
+        return sql.SQL("(ts >= {} and ts < {})").format(
+            sql.Literal(selection.window.start), sql.Literal(selection.window.end)
+        )
+    new = sql.SQL("not {}").format(_seen(selection.previous))
+    if not selection.except_for:
+        return new
+    return sql.SQL("({} and not {})").format(new, _scored(selection.except_for))
 
 
 def _scored(runs: Sequence[RowsInWindow]) -> sql.Composable:
@@ -258,8 +263,7 @@ def _scored(runs: Sequence[RowsInWindow]) -> sql.Composable:
     )  # the first and last are for what is outside
     for run in runs:
         first, end = place[run.window.start] + 1, place[run.window.end] + 1
-        visible = sql.SQL("pg_visible_in_snapshot(ingest_xid, {})").format(_snapshot(run.current))
-        answers[first:end] = [visible] * (end - first)
+        answers[first:end] = [_seen(run.current)] * (end - first)
 
     def search(first: int, last: int) -> sql.Composable:
         if first == last:
@@ -279,6 +283,10 @@ def _table(source: Source) -> sql.Composable:
 def _of_form(source: Source) -> sql.Composable:
     """The condition that a row of the table is one of the source."""
     return sql.SQL("true") if source.form is None else sql.SQL("form = {}").format(sql.Literal(source.form))
+
+
+def _seen(snapshot: str) -> sql.Composable:
+    return sql.SQL("pg_visible_in_snapshot(ingest_xid, {})").format(_snapshot(snapshot))
 
 
 def _snapshot(text: str) -> sql.Composable:
