@@ -59,6 +59,8 @@ def engine_for(dsn: str) -> Engine:
         pool_size=4,
         connect_args={
             "application_name": "millrace",
+            # Texts go over the wire as UTF-8, whatever the encoding of the database or PGCLIENTENCODING is.
+            "client_encoding": "utf8",
             # JIT compiles for longer than these statements run; sessions left behind by a lost host must end.
             "options": "-c timezone=UTC -c jit=off -c tcp_keepalives_idle=60 -c random_page_cost=1.1",
             "connect_timeout": 10,

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, text
 
 from mllib.sources import source
 from mllib.store import rows
-from mllib.store.database import connection, transaction
+from mllib.store.database import connection, driver, engine_for, transaction
 from mllib.types import Window
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -44,6 +44,20 @@ def test_times_are_exact_to_the_microsecond_from_the_first_year_to_the_last(engi
     insert(engine, moments)
     (frame,) = read(engine, Window(datetime(1, 1, 3, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)))
     assert frame["ts"].to_list() == sorted(moments)
+
+
+def test_texts_are_utf8_whatever_the_environment_says(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    other = engine_for.__wrapped__(engine.url.render_as_string(hide_password=False))
+    moment = datetime(2026, 3, 1, tzinfo=UTC)
+    message = "Grüße, 日誌"
+    with transaction(other) as conn, driver(conn).cursor().copy("copy millrace.logs (ts, message) from stdin") as copy:
+        copy.write(f"{moment.isoformat()}\t{message}\n".encode())
+    (frame,) = read(other, Window(moment, moment + timedelta(hours=1)))
+    assert frame["message"].to_list() == [message]
+    with transaction(other) as conn:
+        assert conn.execute(text("select char_length(message) from millrace.logs")).scalar_one() == len(message)
+    other.dispose()
 
 
 @pytest.mark.parametrize("chunk_rows", [1, 7, 50, 99, 100, 101])
