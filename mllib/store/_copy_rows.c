@@ -163,6 +163,8 @@ static int make(struct array *column, int64_t count, char kind, int64_t nulls, i
     column->null_count = nulls;
     column->n_buffers = kind == 'Z' ? 3 : 2;
     column->release = release_array;
+    if (kind == 'Z')
+        *(int64_t *)column->buffers[1] = 0; /* where the first text begins */
     return 1;
 }
 
@@ -177,8 +179,6 @@ static void put(struct array *column, char kind, int64_t r, const uint8_t *value
     switch (kind) {
     case 'Z': {
         int64_t *begins = values;
-        if (r == 0)
-            begins[0] = 0;
         if (there)
             memcpy((char *)column->buffers[2] + begins[r], value, (size_t)bytes);
         begins[r + 1] = begins[r] + (there ? bytes : 0);
@@ -213,8 +213,6 @@ int32_t millrace_columns(const uint8_t *rows, int64_t size, int64_t count, const
             release_array(&columns[made]);
         return 2;
     }
-    for (int c = 0; c < number && count == 0; c++)
-        *(int64_t *)columns[c].buffers[1] = 0; /* where the first text would begin */
     for (int64_t r = 0; r < count; r++) {
         rows += 2;
         for (int c = 0; c < number; c++) {
