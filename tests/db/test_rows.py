@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -77,6 +78,21 @@ def test_rows_of_several_ranges_fill_frames_of_one_size(engine: Engine, chunk_ro
                 if start + timedelta(minutes=minute) < window.end]  # fmt: skip
     assert together["message"].to_list() == [f'line {minute},\n"quoted"' for minute in expected]
     assert together["claimed"].sum() == 28 + 28 + 31
+
+
+@pytest.mark.parametrize("step", [timedelta(minutes=1), CONTEXT])
+def test_counts_are_in_order_and_of_all_selected_rows(engine: Engine, step: timedelta) -> None:
+    start = datetime(2026, 3, 1, tzinfo=UTC)
+    minutes = np.random.default_rng(1).integers(0, 2_000, 3_000).tolist()
+    insert(engine, [start + timedelta(minutes=minute, seconds=30) for minute in minutes])
+    window = Window(start + 100 * step, start + timedelta(days=1))
+    with connection(engine) as conn:
+        selection = rows.RowsInWindow(window=window, current=rows.current_snapshot(conn))
+        conn.exec_driver_sql("analyze millrace.logs")  # else the planner thinks of one row, and sorts it
+        counts = rows.counts(conn, source("logs"), selection, step)
+    steps = Counter(timedelta(minutes=minute) // step for minute in minutes)
+    expected = {start + place * step: rows for place, rows in sorted(steps.items()) if start + place * step in window}
+    assert counts == list(expected.items())
 
 
 def test_no_rows_are_no_frames(engine: Engine) -> None:
